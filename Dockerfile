@@ -1,0 +1,114 @@
+# Stages: shadowsocks, wireguard (compiled engines) · python (locked packages) · runtime (what ships) ·
+# test · machine.
+# No BuildKit-only syntax: Docker engine 20.10's legacy builder must build this file too.
+ARG BASE=debian:trixie-slim
+
+# ── ssserver, from the crate registry; changes only with its version, so it stays cached ──────────
+FROM ${BASE} AS shadowsocks
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends cargo-web gcc g++ make cmake libc6-dev ca-certificates \
+ && rm -rf /var/lib/apt/lists/*
+ARG SHADOWSOCKS_RUST_VERSION=1.25.0
+# One layer for both, so that what they share is compiled once; sslocal is for the tests alone.
+RUN export CARGO_HOME=/build/cargo CARGO_TARGET_DIR=/build/target \
+ && install_one() { cargo install shadowsocks-rust --version "$SHADOWSOCKS_RUST_VERSION" --locked --root /out \
+      --no-default-features --bin "$1" --features "$2"; } \
+ && install_one ssserver server,logging,hickory-dns,multi-threaded,mimalloc,aead-cipher,aead-cipher-2022,security-replay-attack-detect \
+ && install_one sslocal local,logging,hickory-dns,multi-threaded,mimalloc,aead-cipher,aead-cipher-2022,security-replay-attack-detect \
+ && rm -rf /build
+
+# ── wireguard-go with WARP's reserved bytes, over Debian's library, and the tests' edge ────────────
+FROM ${BASE} AS wireguard
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends golang-go golang-golang.zx2c4-wireguard-dev \
+ && rm -rf /var/lib/apt/lists/*
+# Without modules nothing is fetched: what Debian has installed is all there is.
+ENV GO111MODULE=off GOPATH=/build:/usr/share/gocode GOFLAGS=-trimpath CGO_ENABLED=0
+WORKDIR /build/src/ss-warp
+COPY wireguard wireguard
+COPY tests/cloudflare/wireguard tests/cloudflare/wireguard
+# fuse-overlayfs under load names a file twice now and then, which go refuses: hence again.
+RUN again() { "$@" || "$@"; } \
+ && test -z "$(gofmt -l .)" && again go vet ./... && again go test ./... \
+ && version=$(dpkg-query --show --showformat '${Version}' golang-golang.zx2c4-wireguard-dev) \
+ && again go build -ldflags "-s -w -X main.version=$version" -o /out/wireguard-go ./wireguard \
+ && again go build -ldflags "-s -w" -o /out/wireguard-edge ./tests/cloudflare/wireguard
+
+# ── Python packages, locked with hashes; pip stays in this stage ──────────────────────────────────
+FROM ${BASE} AS python
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends binutils python3 python3-venv \
+ && rm -rf /var/lib/apt/lists/* \
+ && python3 -m venv /opt/pip \
+ && python3 -m venv --without-pip /opt/ss-warp
+COPY requirements.lock /
+RUN /opt/pip/bin/pip --python /opt/ss-warp/bin/python install --no-cache-dir --no-compile --require-hashes -r /requirements.lock \
+ && find /opt/ss-warp/lib -name '*.so' -exec strip --strip-unneeded {} +
+
+# ── What ships ────────────────────────────────────────────────────────────────────────────────────
+FROM ${BASE} AS runtime
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends ca-certificates nftables python3 tini \
+ && rm -rf /var/lib/apt/lists/* /var/cache/* /var/log/*.log /var/log/apt \
+      /usr/lib/python3.13/test /usr/lib/python3.13/pydoc_data \
+ && find /usr/lib/python3* -name __pycache__ -prune -exec rm -rf {} + \
+ && find / -xdev -type f -perm /6000 -exec chmod a-s {} + \
+ && groupadd --system --gid 58388 ssserver \
+ && useradd --system --uid 58388 --gid 58388 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin ssserver
+COPY --from=shadowsocks /out/bin/ssserver /usr/local/bin/
+COPY --from=wireguard /out/wireguard-go /usr/local/bin/
+COPY --from=python /opt/ss-warp /opt/ss-warp
+COPY shadowsocks /usr/local/lib/ss-warp/shadowsocks
+COPY entrypoint /usr/local/lib/ss-warp/entrypoint
+# Importing once leaves bytecode of exactly what is used; the root is read-only later.
+RUN PYTHONPATH=/usr/local/lib/ss-warp /opt/ss-warp/bin/python -m entrypoint warm \
+ && printf '#!/bin/sh\nexec /opt/ss-warp/bin/python -m entrypoint "$@"\n' >/usr/local/bin/ss-warp \
+ && chmod 0755 /usr/local/bin/ss-warp \
+ && install -d -m 0700 /var/lib/ss-warp
+ENV PYTHONPATH=/usr/local/lib/ss-warp PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+ARG VERSION=0.1.0
+ARG SOURCE=https://github.com/ss-warp/ss-warp
+LABEL org.opencontainers.image.title="ss-warp" \
+      org.opencontainers.image.description="Shadowsocks in, Cloudflare WARP out" \
+      org.opencontainers.image.licenses="MIT" \
+      org.opencontainers.image.version="${VERSION}" \
+      org.opencontainers.image.source="${SOURCE}"
+VOLUME /var/lib/ss-warp
+EXPOSE 8388/tcp 8388/udp
+HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 CMD ["/opt/ss-warp/bin/python", "-S", "-m", "entrypoint", "healthcheck"]
+ENTRYPOINT ["/usr/bin/tini", "-e", "143", "--", "/opt/ss-warp/bin/python", "-m", "entrypoint"]
+CMD ["run"]
+
+# ── The same image with the test tools on top ─────────────────────────────────────────────────────
+# After runtime, because the legacy builder makes every stage before the one asked for.
+FROM python AS python-test
+COPY tests/requirements.lock /
+RUN /opt/pip/bin/pip --python /opt/ss-warp/bin/python install --no-cache-dir --no-compile --require-hashes -r /requirements.lock
+
+FROM runtime AS test
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends iproute2 iptables strace procps make git docker-compose wireguard-go wireguard-tools \
+ && rm -rf /var/lib/apt/lists/*
+COPY --from=shadowsocks /out/bin/sslocal /usr/local/bin/
+COPY --from=wireguard /out/wireguard-edge /usr/local/bin/
+COPY --from=python-test /opt/ss-warp /opt/ss-warp
+ENV PATH=/opt/ss-warp/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin PYTHONPATH=/src
+WORKDIR /src
+COPY . /src
+ENTRYPOINT []
+CMD ["pytest"]
+
+# ── An emulated machine, whose kernel has WireGuard; its disk is made of the test image (tests/vm/run) ───
+FROM ${BASE} AS machine
+# What of /guest goes into the disk: the kernel's modules, and kmod, which the kernel calls to load them.
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends e2fsprogs kmod qemu-system-x86 \
+ && cd /tmp \
+ && apt-get download kmod libkmod2 "$(apt-cache depends linux-image-cloud-amd64 | sed -n 's/.*Depends: //p')" \
+ && for package in *.deb; do dpkg-deb --extract "$package" /guest; done \
+ && depmod --basedir /guest --moduledir /usr/lib/modules "$(ls /guest/usr/lib/modules)" \
+ && rm -rf *.deb /var/lib/apt/lists/*
+COPY tests/vm/machine /usr/local/bin/machine
+ENTRYPOINT ["machine"]
+
+FROM runtime

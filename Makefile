@@ -1,0 +1,79 @@
+# Docker and make are all that a machine needs: every tool runs in the images made here.
+IMAGE := ss-warp
+TEST_IMAGE := ss-warp-test
+MACHINE_IMAGE := ss-warp-machine
+VM_TEST := -m vm -k "not ((leaks or chain) and (host or proxy))" tests/lab tests/vm
+BASE := debian:trixie-slim
+BUILD := docker build --quiet --build-arg BASE=$(BASE)
+# A mirror that is silent for a moment ends no build: the second try goes on where the first stopped.
+build = $(BUILD) --target $(1) --tag $(2) . >/dev/null || $(BUILD) --target $(1) --tag $(2) . >/dev/null
+COMPOSE := $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
+
+# Enough for network namespaces, mounts, sysctls, TUN, nft and AF_PACKET; not --privileged, which
+# machines without CAP_SYS_RESOURCE refuse.
+LAB := --cap-add SYS_ADMIN --cap-add NET_ADMIN --cap-add NET_RAW --cap-add SYS_PTRACE \
+	--security-opt seccomp=unconfined --security-opt systempaths=unconfined \
+	--security-opt apparmor=unconfined --device /dev/net/tun
+SOCKET := --volume /var/run/docker.sock:/var/run/docker.sock --env IMAGE=$(IMAGE) --env TEST_IMAGE=$(TEST_IMAGE)
+# LAB_REPEAT=100 for long repetitions, LAB_PROBES=10000, LAB_KILLS=all: by default they fit into half an hour.
+RUN := docker run --rm --init --env LAB_REPEAT --env LAB_PROBES --env LAB_KILLS --env LAB_KILLS_PART
+ROUNDS := 5
+SECONDS := 2
+
+.PHONY: help base image test-image check test test-unit test-lab test-shipped machine-image vm-test demo bench docs lock clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+base:
+	@.ci/base-image $(BASE)
+
+image: base ## build the image that ships, tagged ss-warp
+	@echo "building $(IMAGE); the first time ssserver is compiled, which takes some minutes"
+	@$(call build,runtime,$(IMAGE))
+
+test-image: image ## the same image with the test tools on top
+	@echo "building $(TEST_IMAGE)"
+	@$(call build,test,$(TEST_IMAGE))
+
+check: test-image ## format, lint, types, unit tests: a minute or two
+	@$(RUN) --network none $(TEST_IMAGE) .ci/check
+
+test: test-image ## all tests; one layer after the other, since most measure time
+	@$(MAKE) --no-print-directory --keep-going test-unit test-lab test-shipped vm-test
+
+test-unit:
+	@$(RUN) --network none $(LAB) $(TEST_IMAGE) .ci/check
+
+test-lab:
+	@$(RUN) $(LAB) $(TEST_IMAGE) pytest tests/lab
+
+test-shipped:
+	@$(RUN) --network none $(LAB) $(SOCKET) $(TEST_IMAGE) pytest tests/image
+
+machine-image: test-image # an emulated machine: QEMU and Debian's cloud kernel, which is for amd64
+	@case $$(docker version --format '{{.Server.Arch}}') in amd64) \
+		echo "building $(MACHINE_IMAGE)"; $(call build,machine,$(MACHINE_IMAGE));; esac
+
+vm-test: machine-image ## tests of the lab on a kernel that has WireGuard, emulated
+	@tests/vm/run $(TEST_IMAGE) $(MACHINE_IMAGE) $(VM_TEST)
+
+demo: test-image ## the whole chain against an emulated Cloudflare, in containers
+	@COMPOSE="$(COMPOSE)" examples/demo/demo
+
+bench: test-image ## measure; ONLY=throughput,small,held,start,idle,reserved ROUNDS=5 SECONDS=2
+	@$(RUN) $(LAB) --env COMMIT="$$(git describe --always --dirty)" \
+		--env IMAGE_SIZE="$$(docker image inspect --format '{{.Size}}' $(IMAGE))" $(TEST_IMAGE) \
+		python -m bench --only "$(ONLY)" --rounds $(ROUNDS) --seconds $(SECONDS) | tar --extract --file -
+
+docs: test-image ## write what README.md and docs/routing.md show of the code
+	@$(RUN) --network none $(TEST_IMAGE) python -m tests.unit.test_readme >README.md.new && mv README.md.new README.md
+	@$(RUN) $(LAB) $(TEST_IMAGE) python -m tests.lab.routing_page >docs/routing.md.new && mv docs/routing.md.new docs/routing.md
+
+lock: base ## lock the Python packages anew, with hashes
+	@$(call build,python,$(IMAGE)-lock)
+	@$(RUN) --interactive $(IMAGE)-lock sh -c "$$(cat .ci/lock)" <pyproject.toml | tar --extract --file -
+
+clean: ## remove what make has built and what an interrupted demo left
+	@COMPOSE="$(COMPOSE)" examples/demo/demo down
+	@docker image rm --force $(IMAGE) $(TEST_IMAGE) $(MACHINE_IMAGE) $(IMAGE)-lock >/dev/null 2>&1 || true

@@ -1,0 +1,106 @@
+"""What is measured, a group after the other; in each, the contestants take turns."""
+
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from bench import processes
+from bench.lanes import DIRECT, OURS, PROXIES, TUNNELS, Lane, lane, lanes
+from bench.samples import Notes, Samples
+
+STREAMS = (1, 8)
+WORKERS = 16
+PINGS = 1000
+SIZE = 1200
+HELD = 9_920
+"""Both ends of each in one process: 20,000 descriptors, which is what many machines allow."""
+IDLE = 20.0
+SETTLED = 2.0
+"""Seconds of silence before memory is read."""
+
+
+def turns(contestants: Sequence[Lane], number: int) -> Iterator[Lane]:
+    """Yield each once; who begins changes from round to round."""
+    first = number % len(contestants)
+    yield from (*contestants[first:], *contestants[:first])
+
+
+def throughput(directory: Path, rounds: int, seconds: float) -> Samples:
+    """Measure bytes both ways, by one stream and by several, and what they cost the contestant."""
+    notes = Notes()
+    with lanes(TUNNELS, directory) as contestants:
+        for number in range(rounds):
+            for way, title in (("down", "download"), ("up", "upload")):
+                for streams in STREAMS:
+                    figure = f"{title}, {streams} stream{'s' * (streams > 1)}"
+                    for one in turns(contestants, number):
+                        pids = one.pids()
+                        before = processes.seconds(pids)
+                        report = one.measure(way, streams=streams, seconds=seconds)
+                        took = processes.seconds(pids) - before
+                        notes.add(figure, one.name, report["rate"] * 8 / 1e6)
+                        notes.add(f"processor: {figure}", one.name, took / (report["total"] / 1e9))
+    return notes.done()
+
+
+def small(directory: Path, rounds: int, seconds: float) -> Samples:
+    """Measure new connections, datagrams, and how long a byte takes there and back."""
+    notes = Notes()
+    with lanes((*TUNNELS, DIRECT), directory) as contestants:
+        for number in range(rounds):
+            for one in turns(contestants, number):
+                trips = one.measure("latency", count=PINGS)["seconds"]
+                notes.add("latency p50", one.name, trips[len(trips) // 2] * 1e3)
+                notes.add("latency p99", one.name, trips[len(trips) * 99 // 100] * 1e3)
+            for one in turns(contestants[:-1], number):
+                report = one.measure("datagrams", size=SIZE, seconds=seconds)
+                notes.add("datagrams", one.name, report["rate"])
+            for one in turns(contestants[:-1], number):
+                pids = one.pids()
+                before = processes.seconds(pids)
+                rate = one.measure("connect", workers=WORKERS, seconds=seconds)["rate"]
+                took = processes.seconds(pids) - before
+                notes.add("connections", one.name, rate)
+                notes.add("processor: connections", one.name, 1e6 * took / (rate * seconds))
+    return notes.done()
+
+
+def held(directory: Path, rounds: int, seconds: float) -> Samples:
+    """Measure the memory of a fresh contestant, and with many connections on which nothing happens."""
+    notes = Notes()
+    for number in range(rounds):
+        for name in (*PROXIES[number % len(PROXIES) :], *PROXIES[: number % len(PROXIES)]):
+            with lane(name, directory / str(number)) as one:
+                pids = one.pids()
+                notes.add("memory, fresh", name, processes.megabytes(pids))
+                holding = one.start("hold", count=HELD, workers=WORKERS)
+                try:
+                    assert holding.stdout is not None
+                    if f'"held": {HELD}'.encode() not in holding.stdout.readline():
+                        raise RuntimeError(f"{name}: the connections were not opened")
+                    time.sleep(SETTLED)
+                    notes.add("memory, 9,920 idle connections", name, processes.megabytes(pids))
+                finally:
+                    holding.kill()
+                    holding.communicate()
+    return notes.done()
+
+
+def idle(directory: Path, rounds: int, seconds: float) -> Samples:
+    """Measure what everybody takes when nobody wants anything: all at the same time."""
+    notes = Notes()
+    with lanes(PROXIES, directory) as contestants:
+        for _ in range(rounds):
+            everybody = {one.name: one.pids() for one in contestants}
+            ours = [processes.supervisor(everybody[OURS])]
+            watched = {**everybody, "supervisor": ours}
+            before = {name: processes.seconds(pids) for name, pids in watched.items()}
+            begun = time.monotonic()
+            time.sleep(IDLE)
+            for name, pids in watched.items():
+                share = 100 * (processes.seconds(pids) - before[name]) / (time.monotonic() - begun)
+                figure = "supervisor" if name == "supervisor" else "all processes"
+                contestant = OURS if name == "supervisor" else name
+                notes.add(f"idle: {figure}", contestant, share)
+                notes.add(f"memory: {figure}", contestant, processes.megabytes(pids))
+    return notes.done()

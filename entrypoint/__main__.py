@@ -1,0 +1,90 @@
+"""Commands and exit codes, nothing else. `run` closes the firewall before it imports anything big."""
+
+import os
+import resource
+import signal
+import sys
+from collections.abc import Callable, Iterator
+
+from entrypoint.errors import Error
+from entrypoint.signals import IGNORED, STOP
+
+STOPPED = 0
+DEFECT = 70
+
+
+def main() -> int:
+    """Run the command line's command; return its exit code."""
+    command, *arguments = sys.argv[1:] or ["run"]
+    if command == "healthcheck" and not arguments:
+        from entrypoint.heartbeat import healthcheck
+
+        code, sentence = healthcheck()
+        print(sentence)
+        return code
+    if command == "run" and not arguments:
+        return _run()
+    from entrypoint.cli import command_line
+
+    return command_line([command, *arguments])
+
+
+def _run() -> int:
+    """Close, then start; SIGTERM and its like end it with 0 at every moment."""
+    for number in STOP:
+        signal.signal(number, _stop)
+    for number in IGNORED:
+        signal.signal(number, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core has every key in it; children inherit this
+    from entrypoint import preflight
+    from entrypoint.closing import settings_behind_it
+
+    preflight.check(*preflight.gather())
+    settings = settings_behind_it(os.environ)
+    from entrypoint.network.probe import require_tun
+
+    require_tun(settings.tunnel.implementation)
+    from entrypoint.service import serve
+
+    return serve(settings)
+
+
+def _stop(*_: object) -> None:
+    """End at once: nothing needs undoing yet, and an exception could be swallowed inside an import."""
+    os._exit(STOPPED)
+
+
+def guarded(action: Callable[[], int]) -> int:
+    """Call `action`; turn every failure into lines for people and an exit code."""
+    try:
+        return action()
+    except BaseException as failure:
+        known = [error for error in _leaves(failure) if isinstance(error, Error)]
+        defects = [
+            error
+            for error in _leaves(failure)
+            if not isinstance(error, Error | KeyboardInterrupt | SystemExit)
+        ]
+        if defects:
+            import traceback
+
+            traceback.print_exception(defects[0])
+            print("ss-warp: this is a defect: please report it with the lines above", file=sys.stderr)
+            return DEFECT
+        if not known:
+            return STOPPED
+        for line in str(known[0]).splitlines():
+            print(f"ss-warp: {line}", file=sys.stderr)
+        return known[0].exit_code
+
+
+def _leaves(failure: BaseException) -> Iterator[BaseException]:
+    if isinstance(failure, BaseExceptionGroup):
+        for inner in failure.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield failure
+
+
+if __name__ == "__main__":
+    sys.exit(guarded(main))

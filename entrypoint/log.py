@@ -1,0 +1,95 @@
+"""The log: one line per event, times in UTC, text or JSON; and the one block that shows a secret."""
+
+import json
+import logging
+import sys
+import time
+from ipaddress import IPv4Address, IPv6Address
+from typing import Literal, TextIO
+
+from entrypoint import __version__
+from shadowsocks.uri import link, qr
+from shadowsocks.users import Credentials
+
+TERMS = "https://www.cloudflare.com/application/terms/"
+
+_hidden: set[str] = set()
+
+
+def hide(*secrets: str) -> None:
+    """Never print these again, whoever logs them: a second line, behind not logging them at all."""
+    _hidden.update(secret for secret in secrets if len(secret) >= 8)
+
+
+def _clean(text: str) -> str:
+    for secret in _hidden:
+        text = text.replace(secret, "(hidden)")
+    # What others say ends up in messages: no line, colour or cursor of theirs.
+    return "".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in text)
+
+
+def _utc(seconds: float) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
+
+
+class TextLines(logging.Formatter):
+    """`2026-11-24T03:28:07Z warning: no answer through wg0`; info needs no word."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line, and a traceback below it where there is one."""
+        word = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
+        return f"{_utc(record.created)} {word}{_clean(super().format(record))}"
+
+
+class JsonLines(logging.Formatter):
+    """One object a line: time, level, message, and error for a traceback."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line."""
+        line = {
+            "time": _utc(record.created),
+            "level": record.levelname.lower(),
+            "message": _clean(record.getMessage()),
+        }
+        if record.exc_info:
+            line["error"] = _clean(self.formatException(record.exc_info))
+        return json.dumps(line, ensure_ascii=False)
+
+
+def configure(
+    level: str, form: Literal["text", "json"] = "text", stream: TextIO | None = None
+) -> logging.Handler:
+    """Send our log to `stream` (standard output) from `level` on; libraries only from warnings on."""
+    handler = logging.StreamHandler(stream or sys.stdout)
+    handler.setFormatter(JsonLines() if form == "json" else TextLines())
+    logging.getLogger().handlers[:] = [handler]
+    logging.getLogger().setLevel(logging.WARNING)
+    logging.getLogger("ss-warp").setLevel(level.upper())
+    return handler
+
+
+def banner() -> list[str]:
+    """Return the first lines of a start."""
+    return [f"ss-warp {__version__}: Shadowsocks in, Cloudflare WARP out"]
+
+
+def first_run(host: IPv4Address | IPv6Address | str, port: int, credentials: Credentials) -> str:
+    """Return the framed block of the first run: what a client needs, as fields, link and QR code."""
+    rule = "─" * 72
+    lines = [rule, "Connect to your server with these details:", ""]
+    fields = [("host", str(host)), ("port", str(port)), ("method", str(credentials.method))]
+    for user in credentials.users or (None,):
+        mine = [("user", user.name)] if user else []
+        mine.append(("password", credentials.client_password(user)))
+        uri = link(host, port, credentials, user, tag=f"ss-warp {user.name}" if user else "ss-warp")
+        lines += [f"  {name:9} {value}" for name, value in (*fields, *mine)]
+        lines += ["", f"  {uri}", "", qr(uri), ""]
+    lines += [f"Registering accepts Cloudflare's terms: {TERMS}", rule]
+    return "\n".join(lines)
+
+
+def show(text: str, form: Literal["text", "json"] = "text", stream: TextIO | None = None) -> None:
+    """Print a block as it is, secrets and all, at every level; one object in a JSON log."""
+    if form == "json":
+        text = json.dumps({"time": _utc(time.time()), "level": "info", "message": text}, ensure_ascii=False)
+    print(text, file=stream or sys.stdout, flush=True)

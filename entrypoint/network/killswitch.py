@@ -1,0 +1,223 @@
+"""The kill switch as a pure function: a policy in, the text of one atomic nft transaction out.
+
+Light to import: the closed ruleset is loaded before anything big. Why `ct direction reply` and never
+`ct state established` on output: a connection older than the kill switch would go on in clear.
+"""
+
+from collections.abc import Iterable
+from ipaddress import IPv6Network
+from itertools import chain
+from typing import assert_never
+
+from entrypoint.network.plan import Destination, Family, Network, Ports
+from entrypoint.network.policies import SSSERVER as SSSERVER
+from entrypoint.network.policies import Closed as Closed
+from entrypoint.network.policies import FullTunnel as FullTunnel
+from entrypoint.network.policies import HostFull as HostFull
+from entrypoint.network.policies import Policy as Policy
+from entrypoint.network.policies import ProxyTunnel as ProxyTunnel
+from entrypoint.network.ranges import NEVER_BEYOND
+from entrypoint.network.reserved import reserved_chains
+from entrypoint.network.spelling import WORDS, Lines, by_family, chain_of, to_marked, to_ports
+
+TABLES = ("inet ss_warp", "arp ss_warp")
+RESET = "counter reject with tcp reset"
+REFUSAL = (f"meta l4proto tcp {RESET}", "counter reject with icmpx admin-prohibited")
+REFUSE = "goto refuse"  # answered, so that nobody waits for a time-out; ICMP alone would cost TCP a second
+DISCOVERY = (
+    "icmpv6 type { nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert, "
+    "mld-listener-query, mld-listener-report, mld-listener-done, mld2-listener-report } accept"
+)
+LEASES = ("udp sport 68 udp dport 67 accept", "udp sport 546 udp dport 547 accept")
+ON_LINK = (IPv6Network("fe80::/10"), IPv6Network("ff02::/16"))
+
+
+def ruleset(policy: Policy, *, policed: bool = True) -> str:
+    """Return the nft text that replaces our tables by `policy`'s, in one transaction.
+
+    Unless `policed` (FIREWALL=off) only the reserved bytes are left of it.
+    """
+    reserved = None if isinstance(policy, Closed) else policy.reserved
+    if not policed and reserved is None:
+        return release()
+    written: Lines = reserved_chains(reserved) if reserved else iter(())
+    inet, arp = _policing(policy) if policed else (iter(()), iter(()))
+    tables = zip(TABLES, (chain(written, inet), arp), strict=True)
+    return release() + "".join("\n".join((f"table {name} {{", *lines, "}\n")) for name, lines in tables)
+
+
+def _policing(policy: Policy) -> tuple[Lines, Lines]:
+    """Return the chains of both tables."""
+    arp: Lines = iter(())
+    match policy:
+        case Closed():
+            inet = _policed(policy, None, policy.holes, (), policy.input_ports)
+        case FullTunnel():
+            input_ports = policy.shadowsocks + policy.input_ports
+            inet = chain(
+                _probe(policy),
+                _policed(
+                    policy, policy.device, policy.endpoints | policy.holes, policy.neighbours, input_ports
+                ),
+            )
+            arp = _arp(policy)
+        case ProxyTunnel():
+            inet = chain(_probe(policy), _proxy(policy))
+            arp = _arp(policy)
+        case HostFull():
+            inet = chain(_probe(policy), _host(policy))
+            arp = _arp(policy)
+        case _:
+            assert_never(policy)
+    return inet, arp
+
+
+def release() -> str:
+    """Return the nft text that removes our tables, there or not."""
+    # Deleting a table that is not there is an error; declaring one that is, is not.
+    return "".join(f"table {table}\ndelete table {table}\n" for table in TABLES)
+
+
+def _policed(
+    policy: Closed | FullTunnel,
+    device: str | None,
+    marked: frozenset[Destination],
+    neighbours: tuple[Network, ...],
+    input_ports: tuple[Ports, ...],
+) -> Lines:
+    """Yield the chains of a namespace in which everything is policed; without a device nothing is sent."""
+    shadowsocks = policy.shadowsocks if isinstance(policy, FullTunnel) else ()
+    direct = policy.direct if isinstance(policy, FullTunnel) else None
+    into = list(_into(policy)) if isinstance(policy, FullTunnel) else []
+    yield from _ssserver(into, direct)
+    output = [
+        *to_marked(policy.mark, marked),
+        *_to_ssserver(shadowsocks),
+        *_directly(direct),
+        'oifname "lo" accept',
+        DISCOVERY,
+        *LEASES,
+        "ct direction reply accept",
+        *into,
+        *(f"{word} daddr {places} accept" for word, places in by_family((*neighbours, *ON_LINK))),
+        REFUSE,
+    ]
+    yield from chain_of("output", "filter hook output priority filter; policy drop", output)
+    yield from chain_of("forward", "filter hook forward priority filter; policy drop", ())
+    admitted = [
+        'iifname "lo" accept',
+        "ct state established,related accept",
+        *([f'iifname "{device}" drop'] if device else ()),  # nothing comes out of the tunnel unasked
+        "icmp type echo-request accept",
+        "icmpv6 type { echo-request, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert } accept",
+        "icmpv6 type mld-listener-query accept",
+        "udp sport 67 udp dport 68 accept",
+        "udp sport 547 udp dport 546 accept",
+        *to_ports(input_ports, "dport"),
+    ]
+    yield from chain_of("input", "filter hook input priority filter; policy drop", admitted)
+
+
+def _proxy(policy: ProxyTunnel) -> Lines:
+    yield from _ssserver(_into(policy), policy.direct)
+    output = [
+        *to_marked(policy.mark, policy.endpoints),
+        *_to_ssserver(policy.shadowsocks),
+        f'oifname {{ "lo", "{policy.device}" }} accept',
+        *(f"{WORDS[address.version]} saddr {address} {REFUSE}" for address in policy.addresses),
+    ]
+    yield from chain_of("output", "filter hook output priority filter; policy accept", output)
+
+
+def _host(policy: HostFull) -> Lines:
+    """Yield the chains of the host's namespace: input and forwarding are never policed."""
+    yield from _ssserver(_into(policy), policy.direct)
+    # An answer already on its way into the tunnel is turned round: a new address, an ICMP error.
+    turned = [f"oifname != {_names(policy.devices)} accept"]
+    for version, word in WORDS.items():
+        own = ", ".join(str(one) for one in policy.addresses if one.version == version)
+        whose = f"{word} saddr != {{ {own} }}" if own else f"meta nfproto ipv{version}"
+        turned.append(f"ct direction reply {whose} meta mark set meta mark | {policy.mark.value:#x}")
+    yield from chain_of("answers", "route hook output priority mangle; policy accept", turned)
+    listening = ", ".join(map(str, policy.listening))
+    output = [
+        *to_marked(policy.mark, policy.endpoints | policy.holes),
+        *_to_ssserver(policy.shadowsocks),
+        # What fell to the floor is told so, instead of being swallowed.
+        f"oifname != {_names((*policy.uplinks, policy.devices[1]))} accept",
+        *_directly(policy.direct),
+        "ct direction reply accept",
+        *(f"meta mark & {mark.mask:#x} == {mark.value:#x} accept" for mark in policy.foreign),
+        *LEASES,
+        "meta l4proto igmp accept",
+        DISCOVERY,
+        *(f"{word} daddr {places} accept" for word, places in by_family((*policy.neighbours, *ON_LINK))),
+        # Sessions older than conntrack look outbound when the server speaks first; a reset would end them.
+        *(
+            [f"tcp sport {{ {listening} }} tcp flags & (syn | ack) != syn ct direction original accept"]
+            if listening
+            else ()
+        ),
+        f"tcp flags & (syn | ack) == syn {RESET}",
+        "counter drop",
+    ]
+    yield from chain_of("output", "filter hook output priority filter; policy accept", output)
+
+
+def _names(devices: Iterable[str]) -> str:
+    return f"{{ {', '.join(f'"{name}"' for name in devices)} }}"
+
+
+def _directly(family: Family | None) -> Lines:
+    if family:
+        yield f"meta nfproto ipv{family} accept"
+
+
+def _into(policy: FullTunnel | ProxyTunnel | HostFull) -> Lines:
+    carried = {address.version for address in policy.addresses}
+    for version in WORDS:
+        # A socket bound to the device sends without an address of its own, too: into silence.
+        if version not in carried:
+            yield f'oifname "{policy.device}" meta nfproto ipv{version} {REFUSE}'
+    yield f'oifname "{policy.device}" accept'
+
+
+def _ssserver(into: Iterable[str], direct: Family | None) -> Lines:
+    """Yield the chain of what ssserver starts: into the tunnel, never to us or our neighbours."""
+    never = by_family(tuple(network for network, _ in NEVER_BEYOND))
+    rules = [
+        *(f"{word} daddr {places} {REFUSE}" for word, places in never),
+        f"fib daddr type {{ local, broadcast, anycast, multicast }} {REFUSE}",
+        *into,
+        *_directly(direct),
+        REFUSE,
+    ]
+    yield from chain_of("refuse", None, REFUSAL)
+    yield from chain_of("ssserver", None, rules)
+
+
+def _to_ssserver(shadowsocks: tuple[Ports, ...]) -> Lines:
+    """Yield the rules that come before all that is allowed: it is not for ssserver."""
+    for answer in to_ports([ports for ports in shadowsocks if ports.transport == "udp"], "sport"):
+        yield f"meta skuid {SSSERVER} {answer}"  # conntrack forgets a UDP flow before the client does
+    yield f"meta skuid {SSSERVER} ct direction reply accept"
+    yield f"meta skuid {SSSERVER} goto ssserver"
+
+
+def _probe(policy: FullTunnel | ProxyTunnel | HostFull) -> Lines:
+    """Yield the chain that keeps the tunnel's addresses from being asked by the uplink."""
+    rules = [
+        f'iifname != {{ "lo", "{policy.device}" }} {WORDS[address.version]} daddr {address} drop'
+        for address in policy.addresses
+    ]
+    yield from chain_of("probe", "filter hook prerouting priority raw; policy accept", rules)
+
+
+def _arp(policy: FullTunnel | ProxyTunnel | HostFull) -> Lines:
+    """Yield the same for ARP: works where arp_ignore is not writable."""
+    rules = [
+        f'iifname != "{policy.device}" arp daddr ip {address} drop'
+        for address in policy.addresses
+        if address.version == 4
+    ]
+    yield from chain_of("probe", "filter hook input priority filter; policy accept", rules)

@@ -1,0 +1,238 @@
+"""What is wanted, from the settings and what was found: pure. chain.py brings it about."""
+
+from dataclasses import dataclass
+from ipaddress import IPv4Network, ip_network
+
+from entrypoint.errors import PlatformError
+from entrypoint.health.questions import Probe
+from entrypoint.network.claims import Field, free
+from entrypoint.network.killswitch import Closed, FullTunnel, HostFull, Policy, ProxyTunnel
+from entrypoint.network.numbers import Numbers
+from entrypoint.network.plan import MAIN_TABLE, Destination, Family, Interface, Network, Ports, Snapshot
+from entrypoint.network.planning import NetworkPlan, RouteMode, network_plan
+from entrypoint.network.policies import Reserved
+from entrypoint.network.uplinks import Uplinks, uplinks
+from entrypoint.settings import Settings
+from entrypoint.warp.account import Account
+from entrypoint.warp.endpoints import Endpoint
+from entrypoint.wireguard.datagrams import mtu, reserved
+from entrypoint.wireguard.device import DeviceConfig, Implementation
+
+HOST_PRIORITY = 32759
+"""Late on purpose: a server with several NICs has its own source rules, and other VPNs theirs."""
+
+METADATA = IPv4Network("169.254.0.0/16")
+
+NAMED: dict[str, Field] = {
+    "ROUTE_RULE_PRIORITY": "priority",
+    "ROUTE_TABLE": "table",
+    "WIREGUARD_INTERFACE": "device",
+}
+"""Numbers that were set are taken or refused, never replaced."""
+
+
+def on_host(settings: Settings) -> bool:
+    """Return whether the network namespace is the host's; in doubt it is."""
+    return settings.routing.network != "own"
+
+
+def numbers(
+    settings: Settings, before: tuple[Numbers, ...] = (), snapshot: Snapshot | None = None
+) -> Numbers:
+    """Return the numbers and names to take in the kernel.
+
+    On a host others' are avoided, as found in `snapshot`, unless the settings name ours; `before` are a
+    predecessor's.
+    """
+    host = on_host(settings)
+    wish = Numbers(
+        priority=settings.routing.rule_priority or (HOST_PRIORITY if host else Numbers().priority),
+        table=settings.routing.table,
+        device=settings.tunnel.interface,
+    )
+    if not host or snapshot is None:
+        return wish
+    fixed = [field for name, field in NAMED.items() if name in settings.texts]
+    return free(wish, fixed, before, snapshot, route_mode(settings))
+
+
+def route_mode(settings: Settings) -> RouteMode:
+    """Return the route mode; unset it is full in the own placement, proxy on a host."""
+    return settings.routing.mode or ("proxy" if on_host(settings) else "full")
+
+
+def require_uplink(snapshot: Snapshot, found: Uplinks) -> None:
+    """Raise PlatformError when a host has nowhere to send to, or nothing to be reached at."""
+    lost = not any(
+        route.table == MAIN_TABLE and route.device in found.links and route.destination.prefixlen == 0
+        for route in snapshot.routes
+    )
+    if lost or not found.addresses:
+        raise PlatformError(
+            "this host has no default route" if lost else "the uplink has no address",
+            "see `ip route` and `ip address`; nothing was changed",
+        )
+
+
+def blocking(settings: Settings, numbers: Numbers) -> Policy:
+    """Return the policy before there is a tunnel."""
+    if route_mode(settings) == "proxy" or on_host(settings):
+        return ProxyTunnel(numbers.device, (), shadowsocks_ports(settings))
+    return Closed(input_ports=settings.firewall.input_ports)
+
+
+def after_failure(
+    settings: Settings, numbers: Numbers, uplinks: Uplinks, listening: frozenset[int]
+) -> Policy:
+    """Return a host's policy before there is a tunnel again: what was closed stays closed."""
+    if route_mode(settings) == "proxy":
+        return blocking(settings, numbers)
+    return HostFull(
+        (numbers.device, numbers.null_device),
+        (),
+        uplinks.links,
+        neighbours=neighbours(settings, uplinks),
+        shadowsocks=shadowsocks_ports(settings),
+        listening=tuple(sorted(listening)),
+        foreign=uplinks.foreign,
+        mark=numbers.mark,
+        direct=settings.tunnel.direct,
+    )
+
+
+def shadowsocks_ports(settings: Settings) -> tuple[Ports, ...]:
+    """Return what clients may reach."""
+    port = settings.shadowsocks.port
+    if not settings.shadowsocks.on:
+        return ()
+    tcp, udp = Ports(port, port, "tcp"), Ports(port, port, "udp")
+    return (tcp, udp) if settings.shadowsocks.udp else (tcp,)
+
+
+@dataclass(frozen=True, slots=True)
+class Tunnelled:
+    """Everything that is fixed once account and endpoints are known."""
+
+    settings: Settings
+    numbers: Numbers
+    account: Account
+    endpoints: tuple[Endpoint, ...]
+    listening: frozenset[int] = frozenset()
+    """TCP ports of this host whose sessions may be older than us."""
+    engine: Implementation = "userspace"
+
+    def look(self, snapshot: Snapshot) -> Uplinks:
+        """Return what is around us."""
+        return uplinks(snapshot, self.numbers.links, host=on_host(self.settings))
+
+    @property
+    def outbound_device(self) -> str | None:
+        """What ssserver is bound to; with a family that leaves directly, rules alone lead it."""
+        return None if self.settings.tunnel.direct else self.numbers.device
+
+    def device(self) -> DeviceConfig:
+        """Return the device's configuration, with the first endpoint."""
+        return DeviceConfig(
+            name=self.numbers.device,
+            private_key=self.account.private_key,
+            peer_public_key=self.account.peer_public_key,
+            endpoint=self.endpoints[0],
+            mark=self.numbers.mark.value,
+            keepalive=round(self.settings.tunnel.keepalive),
+            reserved=reserved(self.settings, self.account),
+        )
+
+    def plan(self, uplinks: Uplinks) -> NetworkPlan:
+        """Return links, addresses, routes and rules."""
+        return network_plan(
+            route_mode(self.settings),
+            self.numbers,
+            uplinks,
+            self.addresses(uplinks),
+            mtu(self.settings, uplinks.mtu),
+            input_ports=self.settings.firewall.input_ports,
+            outbound_subnets=outside(self.settings),
+            direct=self.settings.tunnel.direct,
+        )
+
+    def policy(self, uplinks: Uplinks) -> Policy:
+        """Return the kill switch's policy with the tunnel in place."""
+        addresses = tuple(address.ip for address in self.addresses(uplinks))
+        device, ports = self.numbers.device, shadowsocks_ports(self.settings)
+        direct = self.settings.tunnel.direct
+        endpoints = frozenset(Destination(one.address, one.port, "udp") for one in self.endpoints)
+        octets = reserved(self.settings, self.account)
+        written = (
+            Reserved(octets, endpoints, self.numbers.mark)
+            if self.engine == "kernel" and any(octets)
+            else None
+        )
+        match route_mode(self.settings):
+            case "full" if on_host(self.settings):
+                return HostFull(
+                    (device, self.numbers.null_device),
+                    addresses,
+                    uplinks.links,
+                    endpoints=endpoints,
+                    neighbours=neighbours(self.settings, uplinks),
+                    shadowsocks=ports,
+                    listening=tuple(sorted(self.listening)),
+                    foreign=uplinks.foreign,
+                    mark=self.numbers.mark,
+                    direct=direct,
+                    reserved=written,
+                )
+            case "full":
+                return FullTunnel(
+                    device,
+                    addresses,
+                    endpoints=endpoints,
+                    neighbours=neighbours(self.settings, uplinks),
+                    shadowsocks=ports,
+                    input_ports=self.settings.firewall.input_ports,
+                    direct=direct,
+                    reserved=written,
+                )
+            case "proxy":
+                mark = self.numbers.mark
+                return ProxyTunnel(device, addresses, ports, endpoints, mark, direct, written)
+
+    def addresses(self, uplinks: Uplinks) -> tuple[Interface, ...]:
+        """Return the tunnel's addresses, of the families that it is to carry and the kernel offers here."""
+        families = {*uplinks.families} & {*self.settings.tunnel.families}
+        return tuple(one for one in self.account.addresses if one.version in families)
+
+    def require_family(self, uplinks: Uplinks) -> None:
+        """Raise PlatformError when the tunnel has no address here, or could not be asked anything by it."""
+        probe = self.probe(uplinks)
+        if not (probe.dns and probe.urls()):
+            has = " and ".join(sorted(f"IPv{one.version}" for one in self.account.addresses))
+            here = " and ".join(f"IPv{family}" for family in uplinks.families)
+            carries = "dual" if len(carried := self.settings.tunnel.families) > 1 else carried[0]
+            raise PlatformError(
+                f"nothing could be asked through the tunnel: the account has {has}, this kernel {here}, "
+                f"WARP_IP_VERSION is {carries}",
+                "DNS_ADDRESSES and HEALTH_TRACE_URLS must name one of a family that all three have",
+            )
+
+    def probe(self, uplinks: Uplinks) -> Probe:
+        """Return what health is asked by, in the families that the tunnel has."""
+        families: set[Family] = {one.version for one in self.addresses(uplinks)}
+        return Probe(
+            dns=tuple(one for one in self.settings.dns.addresses if one.version in families),
+            trace_urls=self.settings.health.trace_urls,
+            ca_file=self.settings.health.ca_file,
+            interval=self.settings.health.interval,
+        )
+
+
+def neighbours(settings: Settings, uplinks: Uplinks) -> tuple[Network, ...]:
+    """Return whom packets may go to in clear: private neighbours, gateways, and whom the user names."""
+    gateways: tuple[Network, ...] = tuple(map(ip_network, uplinks.gateways))
+    return (*gateways, *uplinks.private, *outside(settings))
+
+
+def outside(settings: Settings) -> tuple[Network, ...]:
+    """Return what is reached by the uplink on purpose; a host may need its cloud's metadata."""
+    named = settings.firewall.outbound_subnets
+    return (*named, METADATA) if on_host(settings) else named

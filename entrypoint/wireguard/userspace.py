@@ -1,0 +1,208 @@
+"""Userspace WireGuard: wireguard-go on a persistent TUN, steered by its UAPI socket.
+
+The TUN is ours, not the engine's, so link, addresses, routes and everybody's sockets survive its death.
+"""
+
+import errno
+import logging
+import os
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+from itertools import chain, repeat
+from pathlib import Path
+
+import anyio
+
+from entrypoint.network.plan import Link, LinkUp
+from entrypoint.ports import Program, Running, World
+from entrypoint.wireguard import uapi
+from entrypoint.wireguard.device import DeviceConfig, Implementation, Stats, Trouble, delete, find
+
+PATIENCE = 3.0
+"""Seconds wireguard-go may take until its socket listens, or an old one until it is gone."""
+
+POLL = 0.01
+"""Seconds between two looks at a socket that nothing announces."""
+
+PAUSES = (0.2, 1.0, 5.0)
+"""Seconds before starting again an engine that does not come up; the last one for ever."""
+
+
+class UserspaceDevice:
+    """A TUN and its wireguard-go (see device.Device). `keep` starts an engine again that died by itself."""
+
+    implementation: Implementation = "userspace"
+
+    def __init__(
+        self, config: DeviceConfig, world: World, log: logging.Logger, sockets: Path, memory: int | None
+    ) -> None:
+        self._config = config
+        self._world = world
+        self._log = log
+        self._socket = sockets / f"{config.name}.sock"
+        self._memory = memory
+        self._engine: Running | None = None
+        self._running = AsyncExitStack()
+        self._started = anyio.Event()
+        # Whoever holds it may end and start the engine; the others wait instead of mending the same thing.
+        self._lock = anyio.Lock()
+
+    @property
+    def name(self) -> str:
+        """The interface's name."""
+        return self._config.name
+
+    async def configure(self, config: DeviceConfig) -> None:
+        """Set key, mark and peer, replacing the old peer."""
+        async with self._lock:
+            before, self._config = self._config, config
+            # After an IPv4 endpoint, wireguard-go 0.0.20231211 takes an IPv6 one for its first four bytes.
+            other = config.endpoint.address.version != before.endpoint.address.version
+            if other or config.reserved != before.reserved or self._engine is None:
+                await self.end()
+                await self._start()
+            else:
+                await self._set()
+
+    async def recreate(self) -> None:
+        """Make TUN and engine anew."""
+        async with self._lock:
+            await self.end()
+            await delete(self._world.netlink, self.name)
+            await self._world.netlink.add(Link(self.name, "tun"))
+            await self._start()
+
+    async def keep(self, report: Callable[[Trouble], None]) -> None:
+        """Read the engine's log, and start it again when it dies."""
+        while True:
+            started, engine = self._started, self._engine
+            if engine is not None:
+                async for line in engine.lines():
+                    self._log.debug("wireguard-go: %s", line)
+                await engine.wait()
+                if self._engine is engine:
+                    await self._mend(engine, report)
+            await started.wait()
+
+    async def stats(self) -> Stats:
+        """Read the counters."""
+        return uapi.parse(await self._world.processes.converse(self._socket, uapi.GET))
+
+    async def end(self) -> None:
+        """End the engine, if there is one; the TUN stays."""
+        self._engine = None
+        running, self._running = self._running, AsyncExitStack()
+        await running.aclose()
+
+    async def _mend(self, dead: Running, report: Callable[[Trouble], None]) -> None:
+        """Start the engine again; without an interface that is left to `recreate`."""
+        for pause in chain(PAUSES, repeat(PAUSES[-1])):
+            async with self._lock:
+                if self._engine not in (dead, None):
+                    return
+                await self.end()
+                if await find(self._world.netlink, self.name) is None:
+                    report("gone")
+                    return
+                try:
+                    await self._start()
+                except OSError as error:
+                    level = logging.WARNING if pause == PAUSES[0] else logging.DEBUG
+                    self._log.log(level, "wireguard-go ended and does not start again: %s", error)
+                else:
+                    report("restarted")
+                    return
+            await self._world.clock.sleep(pause)
+
+    async def _start(self) -> None:
+        """Start the engine on the TUN and give it the configuration; the TUN's MTU stays what it was."""
+        await self._unused()
+        link = await find(self._world.netlink, self.name)
+        if link is None:
+            # The engine would make an interface of its own, which dies with it.
+            raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
+        try:
+            engine = await self._running.enter_async_context(self._world.processes.running(self._program()))
+            await self._configured(engine)
+            if link.up:
+                # The engine has set 1420 while it attached itself.
+                await self._world.netlink.add(LinkUp(self.name, link.mtu))
+        except OSError:
+            await self.end()
+            raise
+        # Only now may `keep` read its lines: two readers would take them from each other.
+        self._engine = engine
+        self._started.set()
+        self._started = anyio.Event()
+
+    def _program(self) -> Program:
+        return Program(
+            name="wireguard-go",
+            argv=["wireguard-go", "-f", self.name],
+            environment={"WG_RESERVED": ",".join(map(str, self._config.reserved))} | go_memory(self._memory),
+        )
+
+    async def _unused(self) -> None:
+        """Wait until an older engine of this name is gone: it removes the socket by name, also a new one."""
+        deadline = self._world.clock.monotonic() + PATIENCE
+        while self._world.clock.monotonic() < deadline:
+            try:
+                await self._world.processes.converse(self._socket, uapi.GET)
+            except OSError:
+                return
+            await self._world.clock.sleep(POLL)
+
+    async def _configured(self, engine: Running) -> None:
+        """Configure a starting engine as soon as it listens. Raises OSError, also when it ends instead."""
+        clock = self._world.clock
+        deadline = clock.monotonic() + PATIENCE
+        trouble: OSError | None = TimeoutError(f"no socket within {PATIENCE:g} s")
+        ended = False
+
+        async def watch() -> None:
+            nonlocal ended
+            await engine.wait()
+            ended = True
+            tasks.cancel_scope.cancel()
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(watch)
+            while clock.monotonic() < deadline:
+                try:
+                    await self._set()
+                    trouble = None
+                except (FileNotFoundError, ConnectionRefusedError):
+                    await clock.sleep(POLL)
+                    continue
+                except OSError as error:
+                    trouble = error
+                break
+            tasks.cancel_scope.cancel()
+        if ended:
+            said = [line async for line in engine.lines()]
+            raise ChildProcessError(f"it ended at once: {said[-1] if said else 'without a word'}")
+        if trouble is not None:
+            raise trouble
+
+    async def _set(self) -> None:
+        uapi.check(await self._world.processes.converse(self._socket, uapi.encode(self._config)))
+
+
+def memory_limit(cgroup: Path) -> int | None:
+    """Return our memory limit in bytes (cgroup v2, else v1), None when there is none."""
+    for file in (cgroup / "memory.max", cgroup / "memory" / "memory.limit_in_bytes"):
+        try:
+            text = file.read_text().strip()
+        except OSError:
+            continue
+        # v1 says "unlimited" by a number close to 2^63.
+        return int(text) if text.isdecimal() and int(text) < 1 << 62 else None
+    return None
+
+
+def go_memory(limit: int | None) -> dict[str, str]:
+    """Return the environment that keeps Go's otherwise unbounded buffer pools within half of `limit` bytes.
+
+    The other half is for the supervisor, ssserver and the kernel's socket buffers.
+    """
+    return {} if limit is None else {"GOMEMLIMIT": f"{limit // 2 >> 10}KiB"}

@@ -1,0 +1,1 @@
+"""What the container offers, as data: pure, no I/O, knows nothing of WARP or Linux."""

@@ -1,0 +1,1 @@
+"""Doors that behave: each refuses what the real one refuses, and prints what it has become."""

@@ -1,0 +1,180 @@
+"""A server that does other work: the standard lab, and in H what people have on their hosts.
+
+H  eth0   203.0.113.7, .8 (secondary), 2001:db8:7::7, ::8, and a privacy address
+   eth1   198.18.7.7 behind R as well; its own table 101 by a source rule at 10001
+   docker0 172.17.0.1 ── N1 172.17.0.2 (published tcp 8081 -> 80), N2 172.17.0.3 (udp 8082 -> 53)
+          by the same iptables rules that Docker makes
+   tcp 22 on [::]: speaks first and does not stop; udp 5005 on [::], a wildcard socket
+F  (the internet) answers echoes and says who asked
+"""
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
+from typing import cast
+
+from tests.cloudflare.netns import Namespace, run
+from tests.lab.product import eventually
+from tests.lab.topology import Lab, Place
+
+SSH, UDP, TCP_PUBLISHED, UDP_PUBLISHED = 22, 5005, 8081, 8082
+SECOND_NIC = IPv4Address("198.18.7.7")
+ADDRESSES: tuple[IPv4Address | IPv6Address, ...] = tuple(
+    map(ip_address, ("203.0.113.7", "203.0.113.8", "198.18.7.7", "2001:db8:7::7", "2001:db8:7::8"))
+)
+ON_ETH0 = ("address add 203.0.113.8/24 dev eth0", "address add 2001:db8:7::8/64 dev eth0 nodad")
+ETH1 = (
+    "link set eth1 up",
+    "address add 198.18.7.7/24 dev eth1",
+    "route add default via 198.18.7.1 dev eth1 table 101",
+    "rule add from 198.18.7.7 lookup 101 priority 10001",
+)
+BRIDGE = ("link add docker0 type bridge", "address add 172.17.0.1/16 dev docker0", "link set docker0 up")
+DOCKERS = """*nat
+:DOCKER - [0:0]
+-A PREROUTING -m addrtype --dst-type LOCAL -j DOCKER
+-A OUTPUT ! -d 127.0.0.0/8 -m addrtype --dst-type LOCAL -j DOCKER
+-A POSTROUTING -s 172.17.0.0/16 ! -o docker0 -j MASQUERADE
+-A DOCKER ! -i docker0 -p tcp -m tcp --dport 8081 -j DNAT --to-destination 172.17.0.2:80
+-A DOCKER ! -i docker0 -p udp -m udp --dport 8082 -j DNAT --to-destination 172.17.0.3:53
+COMMIT
+"""
+DUMPS = (
+    ["ip", "-4", "rule"],
+    ["ip", "-6", "rule"],
+    ["ip", "-4", "route", "show", "table", "all"],
+    ["ip", "-6", "route", "show", "table", "all"],
+    ["ip", "-j", "address"],
+    ["nft", "-s", "list", "ruleset"],
+    ["sh", "-c", "sysctl -a 2>/dev/null | grep -E '^net.ipv[46].(conf|ip_forward)'"],
+)
+WAVERING = ("valid_life_time", "preferred_life_time", "stats64")
+"""What changes by itself, or with traffic."""
+
+
+@contextmanager
+def host_lab(state: Path, *, containers: bool = True) -> Iterator[Lab]:
+    """Yield the lab, built. Without `containers` conntrack sleeps until somebody wants it."""
+    with ExitStack() as stack:
+        lab = stack.enter_context(Lab(state))
+        host = Namespace.named(lab.name("H"))
+        stack.callback(host.close)
+        cable = ["link", "add", "eth1", "type", "veth", "peer", "name", "to-h2", "netns", lab.name("R")]
+        run("ip", "-n", lab.name("H"), *cable)
+        router = ("link set to-h2 up", "address add 198.18.7.1/24 dev to-h2")
+        run("ip", "-n", lab.name("R"), "-batch", "-", text="\n".join(router) + "\n")
+        run("ip", "-n", lab.name("F"), "route", "add", "198.18.7.0/24", "via", "192.0.2.1")
+        host.ip(*ON_ETH0, *ETH1)
+        host.sysctl(ipv6__conf__eth0__use_tempaddr=2)
+        host.ip("address add 2001:db8:7::100/64 dev eth0 mngtmpaddr nodad")
+        if containers:
+            host.ip(*BRIDGE)
+            host.sysctl(ipv4__ip_forward=1)
+            for number in (1, 2):
+                _neighbour(lab, stack, number)
+            lab.run("H", ["iptables-restore"], text=DOCKERS)
+        stack.enter_context(_services(lab, containers=containers))
+        yield lab
+
+
+def _neighbour(lab: Lab, stack: ExitStack, number: int) -> None:
+    name = lab.name(cast("Place", f"N{number}"))
+    run("ip", "netns", "add", name)
+    stack.callback(run, "ip", "netns", "del", name)
+    port = f"veth{number}"
+    run("ip", "-n", lab.name("H"), "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", name)
+    run("ip", "-n", lab.name("H"), "link", "set", port, "master", "docker0", "up")
+    lines = ["link set lo up", "link set eth0 up", f"address add 172.17.0.{number + 1}/16 dev eth0"]
+    lines.append("route add default via 172.17.0.1")
+    run("ip", "-n", name, "-batch", "-", text="\n".join(lines) + "\n")
+
+
+@contextmanager
+def _services(lab: Lab, *, containers: bool) -> Iterator[None]:
+    sockets = []
+    with lab.inside("H"):
+        sockets += [(_listener(SSH), _speak_first), (_datagrams(UDP), _echo)]
+    if containers:
+        with lab.inside(cast("Place", "N1")):
+            sockets.append((_listener(80), _speak_first))
+        with lab.inside(cast("Place", "N2")):
+            sockets.append((_datagrams(53), _echo))
+    for sock, serve in sockets:
+        threading.Thread(target=serve, args=(sock,), daemon=True).start()
+    try:
+        yield
+    finally:
+        for sock, _ in sockets:
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+            sock.close()
+
+
+def _listener(port: int) -> socket.socket:
+    return socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=100)
+
+
+def _datagrams(port: int) -> socket.socket:
+    sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+    sock.bind(("::", port))
+    return sock
+
+
+BEAT = 0.02
+
+
+def _speak_first(listener: socket.socket) -> None:
+    with suppress(OSError):
+        while True:
+            connection, peer = listener.accept()
+            threading.Thread(target=_beat, args=(connection, peer), daemon=True).start()
+
+
+def _beat(connection: socket.socket, peer: tuple[str, int]) -> None:
+    pace = threading.Event()
+    with suppress(OSError), connection:
+        connection.sendall(json.dumps(peer[0]).encode() + b"\n")
+        while not pace.wait(BEAT):
+            connection.sendall(b"%.6f\n" % time.monotonic())
+
+
+def _echo(sock: socket.socket) -> None:
+    with suppress(OSError):
+        while (received := sock.recvfrom(2048))[1]:
+            with suppress(PermissionError):
+                sock.sendto(*received)
+
+
+def privacy_address(lab: Lab) -> str:
+    """Return H's temporary IPv6 address."""
+
+    def found() -> str:
+        links = json.loads(lab.run("H", ["ip", "-j", "-6", "address", "show", "dev", "eth0"]).stdout)
+        return next((str(one["local"]) for one in links[0]["addr_info"] if one.get("temporary")), "")
+
+    return eventually(found, "a privacy address")
+
+
+def dump(lab: Lab) -> list[str]:
+    """Return everything that a stop must leave as it was."""
+    lines = []
+    for argv in DUMPS:
+        text = lab.run("H", argv).stdout
+        if "-j" in argv:
+            text = "\n".join(sorted(map(_steady, json.loads(text))))
+        lines += [f"{' '.join(argv[:3])}: {line}" for line in text.splitlines()]
+    return lines
+
+
+def _steady(link: dict[str, object]) -> str:
+    parts = cast("list[dict[str, object]]", link["addr_info"])
+    kept = [{name: value for name, value in one.items() if name not in WAVERING} for one in parts]
+    return json.dumps(
+        {"ifname": link["ifname"], "mtu": link["mtu"], "flags": link["flags"], "addresses": kept}
+    )

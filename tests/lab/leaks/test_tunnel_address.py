@@ -1,0 +1,129 @@
+"""The tunnel's own address, from inside and outside; and the server taken for a router (L-19 to L-21)."""
+
+import socket
+import struct
+from contextlib import closing
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from typing import cast
+
+import pytest
+
+from tests.cloudflare.netns import Namespace
+from tests.lab.conftest import Record
+from tests.lab.leaks.asking import answers, asker, inner, knock_from_the_internet, tells
+from tests.lab.leaks.stage import Ground, Stage
+from tests.lab.product import eventually
+from tests.lab.scene import TRACE4, reasons
+from tests.lab.senders import MARKED, PUBLIC, Kind
+from tests.lab.topology import CLIENT, HOST, WIRE
+from tests.lab.wire import Allowed, Wire, neighbours
+
+pytestmark = pytest.mark.lab
+
+ROUNDS = 20
+SHADOWS = range(21000, 21020)
+"""Below the ports that the kernel gives to anybody."""
+
+
+def tunnel_addresses(stage: Stage) -> tuple[IPv4Address, IPv6Address]:
+    device = stage.lab.cloudflare.edge.devices()[-1]
+    return IPv4Address(device.address4), IPv6Address(device.address6)
+
+
+def test_l19_what_the_kernel_answers_tunnel_traffic_leaves_by_the_tunnel(
+    stage: Stage, record: Record
+) -> None:
+    addresses = tunnel_addresses(stage)
+    device = f"device-{len(stage.lab.cloudflare.edge.devices())}"
+    with stage.watched(), Wire(stage.lab.name("H"), "wg0", near=True) as tunnel:
+        with inner(stage.lab, device):
+            knock_from_the_internet(addresses, PUBLIC, ROUNDS)
+        asked = 2 * 3 * ROUNDS
+
+        def came() -> int:
+            return sum(str(one.source) in PUBLIC and not one.from_host for one in tunnel.strangers())
+
+        eventually(lambda: came() >= asked, "all of them came")
+    told = [one for one in tunnel.leaks() if str(one.destination) in PUBLIC]
+    assert {one.source for one in told} <= set(addresses)
+    # Where everything is policed nothing that comes out of the tunnel unasked is let in, nor answered.
+    assert bool(told) is not (stage.ground.own and stage.full)
+    record(f"L-19, {stage.name}", f"{asked} asked by the tunnel, {len(told)} answered by it, 0 on the uplink")
+
+
+def test_l20_without_us_an_address_behind_the_host_answers(ground: Ground) -> None:
+    assert ground.exposed["arp"] and ground.exposed["tcp"], ground.exposed
+
+
+@pytest.mark.parametrize("rp_filter", [0, 1, 2])
+def test_l20_the_uplink_does_not_learn_of_the_tunnel_address(
+    stage: Stage, rp_filter: int, record: Record
+) -> None:
+    addresses = tunnel_addresses(stage)
+    host = Namespace.named(stage.lab.name("H"))
+    host.sysctl(ipv4__conf__all__rp_filter=rp_filter, ipv4__conf__eth0__rp_filter=rp_filter)
+    others = [one for one in reasons(stage.lab) if one.name != "neighbours"]
+    others.append(Allowed("other neighbours", lambda p: neighbours().match(p) and not tells(p, addresses)))
+    with Wire(stage.lab.name("R"), WIRE, others) as wire, asker(stage.lab, addresses) as neighbour:
+        for _ in range(ROUNDS):
+            before = len(wire.strangers())
+            neighbour.ask()
+            eventually(lambda: len(wire.strangers()) >= before + 8, "all questions passed")  # noqa: B023
+    host.sysctl(ipv4__conf__all__rp_filter=0, ipv4__conf__eth0__rp_filter=0)
+    host.close()
+    assert not [str(one) for one in wire.leaks() if answers(one, addresses)]
+    assert not wire.leaks()
+    record(
+        f"L-20, {stage.name}, rp_filter {rp_filter}", f"0 answers to {10 * ROUNDS} questions, ARP and ND too"
+    )
+
+
+def test_l21_not_a_router_into_the_tunnel(stage: Stage, record: Record) -> None:
+    """Forwarded packets are dropped in our own namespace; a host treats them as it did without us."""
+    host = Namespace.named(stage.lab.name("H"))
+    host.sysctl(ipv4__ip_forward=1)
+    probe = Kind("for others", target="9.9.9.9")
+    stage.lab.run("R", ["ip", "route", "add", "9.9.9.9", "via", str(HOST[0]), "dev", WIRE])
+    with (
+        Wire(stage.lab.name("H"), "wg0", near=True) as tunnel,
+        Wire(stage.lab.name("R"), WIRE, reasons(stage.lab)) as wire,
+        stage.lab.inside("R"),
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
+    ):
+        sock.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, 2)
+        for _ in range(100):
+            sock.sendto(probe.payload, probe.address)
+
+        def came(back: bool) -> int:
+            udp = (p for p in wire.strangers() if p.kind == "udp")  # not what quotes it
+            return sum(bool(MARKED.search(p.payload)) and p.from_host is back for p in udp)
+
+        eventually(lambda: came(False) >= 100, "all of them came")
+    stage.lab.run("R", ["ip", "route", "del", "9.9.9.9"])
+    if stage.ground.own:
+        host.sysctl(ipv4__ip_forward=0)
+    host.close()
+    record(f"L-21, {stage.name}, forwarded", f"0 of 100 into the tunnel, {came(True)} back by the uplink")
+    assert not [one for one in tunnel.leaks() if MARKED.search(one.payload)]
+    if stage.ground.own and stage.full:
+        assert not came(True)
+
+
+def test_l21_shadow_entries_keep_nobody_out(stage: Stage, record: Record) -> None:
+    """CVE-2021-3773: a client has connections tracked whose far end is the next client's address and port."""
+    with closing(stage.scene.client.udp(timeout=0.2)) as association:
+        for port in SHADOWS:
+            association.send(b"shadow", CLIENT[0], port)
+    reached = 0
+    for port in SHADOWS:
+        with stage.lab.inside("C"):
+            sock = socket.socket()
+        with sock:
+            sock.settimeout(2)
+            # Closed by a reset, the port is free at once for the next stage's clients.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            sock.bind((str(CLIENT[0]), port))
+            reached += sock.connect_ex((str(HOST[0]), 8388)) == 0
+    record(f"L-21, {stage.name}, port shadow", f"{reached} of {len(SHADOWS)} new clients reached the server")
+    assert reached == len(SHADOWS)
+    assert stage.scene.reaches(cast("IPv4Address", ip_address(TRACE4)))

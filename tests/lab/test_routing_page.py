@@ -1,0 +1,23 @@
+"""docs/routing.md shows what `ss-warp explain` prints: each output is compared, and none is contradicted."""
+
+import pytest
+
+from tests.lab.routing_page import PAGE, asked, regenerated, written_anew
+
+pytestmark = pytest.mark.lab
+
+
+def test_the_story_is_told_with_what_the_product_prints() -> None:
+    page = PAGE.read_text()
+    assert regenerated() == page, "run `make docs`"
+    assert "SSH keeps working" in page
+    assert "the kernel itself says" not in page
+    assert "not understood" not in page
+
+
+def test_a_stale_output_is_noticed() -> None:
+    page = PAGE.read_text()
+    said = dict.fromkeys(asked(page), "something else\n")
+    assert len(said) > 8
+    assert written_anew(page, said).count("something else") == len(said)
+    assert written_anew(written_anew(page, said), said) == written_anew(page, said)

@@ -1,0 +1,207 @@
+"""The Shadowsocks server in its life: ended, moved, refused; and who gets to see its secrets."""
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from ipaddress import ip_interface
+from itertools import pairwise
+
+import anyio
+import pytest
+
+from entrypoint.network.plan import LinkAddress
+from entrypoint.state import State
+from entrypoint.status import Board
+from shadowsocks.server import ENVIRONMENT
+from tests.fakes.processes import FakeSsserver
+from tests.fakes.world import FakeWorld, in_memory
+
+pytestmark = pytest.mark.anyio
+NEW = LinkAddress("eth0", ip_interface("172.18.0.9/16"))
+BLOCK = "Connect to your server with these details:"
+
+
+@pytest.fixture
+def world(anyio_backend: str) -> Iterator[FakeWorld]:
+    with in_memory() as world:
+        yield world
+
+
+def last(world: FakeWorld) -> FakeSsserver:
+    return world.processes.ssservers()[-1]
+
+
+def servers(child: FakeSsserver) -> list[str]:
+    return [server["server"] for server in json.loads(child.program.files["config"])["servers"]]
+
+
+def listeners(board: Board) -> int:
+    return len(board.status.listening)
+
+
+def started(world: FakeWorld, number: int) -> Callable[[], bool]:
+    return lambda: len(world.processes.ssservers()) == number
+
+
+async def test_one_that_was_ready_is_started_again_at_once(
+    world: FakeWorld, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with world.serving() as board:
+        for number in range(2, 12):
+            ended = world.clock.now
+            last(world).kill()
+            await world.until(started(world, number))
+            assert world.clock.now == ended
+            await world.until(lambda: listeners(board) == 4)
+    assert caplog.messages.count("ssserver ended by signal 9: starting it again") == 10
+
+
+async def test_while_it_is_down_the_board_shows_no_listener(world: FakeWorld) -> None:
+    async with world.serving() as board:
+        assert (listeners(board), board.status.method) == (4, "2022-blake3-aes-128-gcm")
+        world.processes.refuse["ssserver"] = "ERROR server aborted with Address already in use"
+        last(world).kill()
+        await world.until(lambda: listeners(board) == 0)
+        status = json.loads((world.directory / "run" / "status.json").read_text())
+        assert status["shadowsocks"]["listening"] == []
+        assert status["state"] == "connected", "the tunnel lives"
+
+
+async def test_c06_one_that_never_gets_ready_is_started_ever_more_seldom(
+    world: FakeWorld, caplog: pytest.LogCaptureFixture
+) -> None:
+    """At most ten starts in the first minute, a line for each; the tunnel is kept and no listener claimed."""
+    world.processes.refuse["ssserver"] = "ERROR server aborted with Address already in use"
+    board = world.board()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(world.run, board)
+        await world.until(started(world, 1))
+        times = [world.clock.now]
+        for number in range(2, 12):
+            await world.until(started(world, number))
+            times.append(world.clock.now)
+        assert (board.status.state, listeners(board)) == (State.CONNECTED, 0)
+        assert "wireguard-go" in world.processes.alive()
+        tasks.cancel_scope.cancel()
+    assert sum(at - times[0] < 60 for at in times) <= 10
+    said = sum("starting it again" in line for line in caplog.messages)
+    assert said in (len(times) - 1, len(times)), "one line a try"
+    pauses = [later - earlier for earlier, later in pairwise(times)]
+    assert pauses == pytest.approx([0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 30, 30])
+
+
+async def test_a_new_address_is_listened_on_a_vanished_one_disturbs_nobody(world: FakeWorld) -> None:
+    async with world.serving() as board:
+        assert servers(last(world)) == ["172.18.0.5", "fd00:18::5"]
+        world.netlink.somebody(NEW)
+        await world.until(started(world, 2))
+        await world.until(lambda: listeners(board) == 6)
+        assert sorted(servers(last(world))) == ["172.18.0.5", "172.18.0.9", "fd00:18::5"]
+        world.netlink.somebody(NEW, removes=True)
+        await world.until(lambda: "from 172.18.0.9" not in str(world))
+        await world.clock.sleep(60)
+        assert started(world, 2)()
+        assert last(world).alive
+        assert [child.alive for child in world.processes.ssservers()] == [False, True]
+
+
+@pytest.mark.parametrize("udp", ["on", "off"])
+async def test_it_gets_what_it_needs_and_no_right(world: FakeWorld, udp: str) -> None:
+    async with world.serving(SHADOWSOCKS_UDP=udp, SHADOWSOCKS_USERS="alice,bob") as board:
+        program = last(world).program
+        assert program.uid == 58388
+        assert program.environment == ENVIRONMENT
+        config = json.loads(program.files["config"])
+        assert config["outbound_bind_interface"] == "wg0"
+        assert config["dns"] == "1.1.1.1,1.0.0.1,2606:4700:4700::1111,2606:4700:4700::1001"
+        own = program.files["acl"].decode().splitlines()
+        assert {"172.18.0.5", "fd00:18::5", "172.16.0.2"} <= set(own)
+        assert {one.transport for one in board.status.listening} == (
+            {"tcp", "udp"} if udp == "on" else {"tcp"}
+        )
+        assert board.status.users == ("alice", "bob")
+
+
+# Secrets.
+
+
+async def block_of(world: FakeWorld, capsys: pytest.CaptureFixture[str], **environ: str) -> str:
+    capsys.readouterr()
+    async with world.serving(**environ):
+        pass
+    return capsys.readouterr().out
+
+
+async def test_the_block_is_printed_on_the_first_run_only(
+    world: FakeWorld, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = await block_of(world, capsys, LOG_LEVEL="error")
+    assert first.count(BLOCK) == 1
+    password = json.loads((world.state / "shadowsocks.json").read_text())["password"]
+    assert f"password  {password}" in first
+    assert "host      198.51.100.7" in first
+    assert "https://www.cloudflare.com/application/terms/" in first
+    assert await block_of(world, capsys) == ""
+    assert json.loads((world.state / "shadowsocks.json").read_text())["password"] == password
+
+
+async def test_print_link_off_prints_nothing_and_then_neither_does_on(
+    world: FakeWorld, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert await block_of(world, capsys, PRINT_LINK="off") == ""
+    assert await block_of(world, capsys) == ""
+
+
+async def test_a_new_account_for_kept_keys_prints_nothing(
+    world: FakeWorld, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert BLOCK in await block_of(world, capsys)
+    (world.state / "account.json").unlink()
+    assert await block_of(world, capsys) == ""
+    assert len(world.http.api.devices) == 2
+
+
+async def test_in_a_json_log_the_block_is_one_object(
+    world: FakeWorld, capsys: pytest.CaptureFixture[str]
+) -> None:
+    printed = await block_of(world, capsys, LOG_FORMAT="json", SHADOWSOCKS_PUBLIC_PORT="443")
+    assert printed.count("\n") == 1
+    assert "@198.51.100.7:443" in json.loads(printed)["message"]
+
+
+async def test_no_secret_is_anywhere_but_in_the_block(
+    world: FakeWorld, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    environ = {"SHADOWSOCKS_USERS": "alice,bob", "LOG_LEVEL": "debug"}
+    for _ in range(2):
+        async with world.serving(**environ):
+            last(world).say("ERROR tcp handshake failed, peer: 192.0.2.7:4711, password: …")
+            last(world).kill()
+            engine = world.processes.engine()
+            assert engine
+            engine.kill()
+            await world.clock.sleep(30)
+            world.http.edge = False
+            await world.clock.sleep(60)
+            world.http.edge = True
+            await world.clock.sleep(60)
+    account = json.loads((world.state / "account.json").read_text())["account"]
+    keys = json.loads((world.state / "shadowsocks.json").read_text())
+    secrets = [
+        account["private_key"],
+        account["device"]["token"],
+        account["device"]["account"]["license"],
+        keys["password"],
+        *keys["users"].values(),
+    ]
+    assert len(secrets) == len(set(secrets)) == 6
+    started_with = [f"{child.program.argv} {child.program.environment}" for child in world.processes.children]
+    written = [path.read_text() for path in (world.directory / "run").iterdir()]
+    everything = "\n".join([caplog.text, *started_with, *written])
+    assert "replacing the peer" in everything, "it has healed, so much was said"
+    assert "192.0.2.7" not in everything, "nor who is a client"
+    assert not [secret for secret in secrets if secret in everything]
+    assert capsys.readouterr().out.count(keys["password"]) > 0
+    kept = [path.stat().st_mode & 0o777 for path in world.state.glob("*.json")]
+    assert set(kept) == {0o600}

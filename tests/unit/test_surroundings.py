@@ -1,0 +1,139 @@
+"""What others change around us: repairs are limited, looking is cheap."""
+
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from ipaddress import IPv4Address, ip_address, ip_interface, ip_network
+from typing import Any, cast
+
+import anyio
+import pytest
+
+from entrypoint.health.suspicions import Suspicion
+from entrypoint.network.firewall import KillSwitch
+from entrypoint.network.plan import Link, LinkAddress, LinkUp, Rule
+from entrypoint.network.uplinks import uplinks
+from entrypoint.ports import World
+from entrypoint.settings import load
+from entrypoint.surroundings import BURST, EVERY, LOOK, Allowance, Surroundings
+from entrypoint.wanted import Tunnelled, numbers
+from entrypoint.warp.account import Account
+from entrypoint.warp.endpoints import Endpoint
+from tests.fakes.clock import FakeClock
+from tests.fakes.netlink import FakeNetlink
+from tests.fakes.nft import FakeNft
+
+pytestmark = pytest.mark.anyio
+UNUSED = cast("Any", None)
+ENDPOINT = Endpoint(ip_address("162.159.192.1"), 2408)
+ACCOUNT = Account(
+    kind="free",
+    access=None,
+    private_key="k",
+    license_key=None,
+    peer_public_key="p",
+    endpoints=(ENDPOINT,),
+    endpoint_name=None,
+    ports=(),
+    v4=IPv4Address("172.16.0.2"),
+    v6=None,
+    client_id=None,
+    created=datetime(2026, 1, 1, tzinfo=UTC),
+)
+OTHERS = Rule(4, 100, 254, destination=ip_network("10.9.9.0/24"))
+
+
+async def test_ten_repairs_at_once_then_one_in_five_seconds() -> None:
+    clock = FakeClock()
+    allowance = Allowance(clock)
+    begun = clock.now
+    for _ in range(BURST):
+        await allowance.take()
+    assert clock.now == begun
+    for number in range(1, 4):
+        await allowance.take()
+        assert clock.now == pytest.approx(begun + number * EVERY)
+
+
+async def test_looks_cost_little_and_are_limited_too() -> None:
+    clock = FakeClock()
+    allowance = Allowance(clock)
+    begun = clock.now
+    for _ in range(100):
+        await allowance.take(LOOK)
+    await allowance.take()
+    assert clock.now == begun
+    for _ in range(200):
+        await allowance.take(LOOK)
+    assert clock.now - begun > 10 * LOOK * EVERY
+
+
+@dataclass
+class Scene:
+    clock: FakeClock
+    netlink: FakeNetlink
+    surroundings: Surroundings
+
+    async def moment(self) -> None:
+        await self.clock.sleep(0.001)
+
+
+@asynccontextmanager
+async def followed() -> AsyncIterator[Scene]:
+    clock, netlink, nft = FakeClock(), FakeNetlink.container(), FakeNft()
+    settings = load({"NETWORK": "own"})
+    names = numbers(settings)
+    wanted = Tunnelled(settings, names, ACCOUNT, (ENDPOINT,))
+    await netlink.add(Link("wg0", "tun"))
+    world = World(clock, UNUSED, netlink, nft, UNUSED)
+    found = uplinks(await netlink.snapshot(), names.links)
+    surroundings = Surroundings(wanted, world, KillSwitch(nft, on=True), found)
+    await surroundings.settle()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(surroundings.follow)
+        await clock.sleep(0.1)
+        yield Scene(clock, netlink, surroundings)
+        tasks.cancel_scope.cancel()
+
+
+async def test_what_others_do_with_their_own_does_not_use_up_the_repairs(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with followed() as scene:
+        for _ in range(50):
+            scene.netlink.somebody(OTHERS)
+            await scene.moment()
+            scene.netlink.somebody(OTHERS, removes=True)
+            await scene.moment()
+        before = str(scene.netlink)
+        scene.netlink.somebody(LinkUp("wg0"), removes=True)
+        assert str(scene.netlink) != before
+        await scene.moment()
+        assert str(scene.netlink) == before
+    assert [record.levelno for record in caplog.records] == [logging.WARNING]
+
+
+async def test_an_engine_that_sets_the_mtu_is_corrected_without_a_word(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with followed() as scene:
+        before = str(scene.netlink)
+        for _ in range(20):
+            scene.netlink.somebody(LinkUp("wg0", 1420))
+            assert str(scene.netlink) != before
+            await scene.moment()
+            assert str(scene.netlink) == before
+    assert caplog.records == []
+
+
+async def test_suspicions_are_raised_by_what_changes() -> None:
+    async with followed() as scene:
+        assert scene.surroundings.suspicions.take() == frozenset()
+        scene.netlink.somebody(LinkAddress("eth0", ip_interface("172.18.0.9/16")))
+        await scene.moment()
+        assert scene.surroundings.suspicions.take() == {Suspicion.UPLINK}
+        scene.netlink.somebody(Link("wg0", "tun"), removes=True)
+        await scene.moment()
+        assert scene.surroundings.suspicions.take() == {Suspicion.GONE}
