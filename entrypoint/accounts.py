@@ -20,7 +20,7 @@ from entrypoint.status import Board
 from entrypoint.warp.api import Reach, WarpApi
 from entrypoint.warp.licence import confirmed
 from entrypoint.warp.life import Wishes, doubted, left, ready
-from entrypoint.warp.store import FILE, Kept, look
+from entrypoint.warp.store import FILE, Kept, known, look
 from entrypoint.warp.team import PastedToken, ServiceToken, Team
 
 MEMORY: Final = "addresses.json"
@@ -53,14 +53,6 @@ class Doubt:
         """Wait until it is raised; then it is not any more."""
         await self._raised.wait()
         self._raised = anyio.Event()
-
-
-def known(settings: Settings) -> bool:
-    """Return whether an account is kept: then this is not the first run."""
-    try:
-        return (settings.account.state_dir / FILE).exists()
-    except OSError:  # whoever reads it says what is wrong
-        return True
 
 
 def wishes(settings: Settings) -> Wishes:
@@ -106,7 +98,7 @@ async def registered(
             hide(jwt)
         case ServiceToken(client_secret=secret):
             hide(secret)
-    if not known(settings):
+    if not known(settings.account.state_dir):
         board.move(Event.ACCOUNT_MISSING)
 
     def waiting(reason: str, pause: float) -> None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 import anyio
 
 from entrypoint import files, inbound, wanted
-from entrypoint.accounts import Doubt, RenewedError, confirm, farewell, known, questioned, registered
+from entrypoint.accounts import Doubt, RenewedError, confirm, farewell, questioned, registered
 from entrypoint.bootstrap import public_host, reachable
 from entrypoint.health.monitor import Tunnel, connect, keep_device, watch_health
 from entrypoint.log import first_run, show
@@ -23,7 +23,7 @@ from entrypoint.status import Board
 from entrypoint.surroundings import Surroundings
 from entrypoint.unwind import UnwindStack
 from entrypoint.warp.rotation import settled
-from entrypoint.warp.store import FILE
+from entrypoint.warp.store import FILE, known
 from entrypoint.wireguard.choice import USUAL, Places, open_device, require_engine
 
 NUMBERS = "network.json"
@@ -49,7 +49,7 @@ async def run(settings: Settings, world: World, board: Board, places: Places = U
 async def _up(settings: Settings, world: World, board: Board, places: Places) -> None:
     on_host = wanted.on_host(settings)
     record = settings.account.state_dir / NUMBERS
-    phase = logging.DEBUG if known(settings) else logging.INFO
+    phase = logging.DEBUG if known(settings.account.state_dir) else logging.INFO
     async with UnwindStack() as stack:
         up = stack.enter_async_context
 
@@ -69,7 +69,7 @@ async def _up(settings: Settings, world: World, board: Board, places: Places) ->
                 numbers,
                 world.netlink,
                 recorded,
-                recorder(record, must=on_host or not known(settings)),
+                recorder(record, must=on_host or not known(settings.account.state_dir)),
                 mode=wanted.route_mode(settings),
                 nft=world.nft if on_host else None,
             )

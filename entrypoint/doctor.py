@@ -22,7 +22,7 @@ from entrypoint.ports import Bound, Marked, World
 from entrypoint.settings import Settings
 from entrypoint.sockets import open_socket
 from entrypoint.warp.endpoints import Endpoint, NamedEndpoint
-from entrypoint.warp.store import FILE, look
+from entrypoint.warp.store import FILE, known, look
 
 BUILT: Final = Path(__file__).stat().st_mtime
 YEARS: Final = 10 * 365 * 86400
@@ -212,7 +212,7 @@ def endpoints(settings: Settings, snapshot: Snapshot) -> Sequence[Endpoint]:
 
 def volume(directory: Path) -> tuple[Finding, bool]:
     """Tell whether the state can be used, and whether somebody runs on it."""
-    kept = "an account is kept" if (directory / FILE).exists() else "no account yet"
+    kept = "an account is kept" if known(directory) else "no account yet"
     good = Finding("ok", f"state in {directory}: {kept}")
     try:
         with files.locked(directory):

@@ -1,12 +1,10 @@
 """What was done before the settings were read."""
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from entrypoint.closing import LOAD, Run
 from entrypoint.network.killswitch import release
 from entrypoint.network.placement import Placement
-
-LOAD = ("nft", "-f", "-")
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +15,7 @@ class Early:
     closed: bool
     adopted: bool
 
-    def release(self, run: Callable[[Sequence[str], str], str]) -> None:
+    def release(self, run: Run) -> None:
         """Take back what this start did and nothing else: for a start that ends before it began."""
         if self.closed and not self.adopted:
             run(LOAD, release())

@@ -5,7 +5,6 @@ import logging
 import anyio
 
 from entrypoint import chain
-from entrypoint.accounts import known
 from entrypoint.children import SystemProcesses
 from entrypoint.clock import SystemClock
 from entrypoint.health import server
@@ -17,6 +16,7 @@ from entrypoint.ports import World
 from entrypoint.settings import Settings, resolved
 from entrypoint.signals import STOP
 from entrypoint.status import Board
+from entrypoint.warp.store import known
 
 
 def serve(settings: Settings) -> int:
@@ -26,7 +26,7 @@ def serve(settings: Settings) -> int:
     for line in banner():
         log.info(line)
     for line in resolved(settings):
-        log.log(logging.DEBUG if known(settings) else logging.INFO, line)
+        log.log(logging.DEBUG if known(settings.account.state_dir) else logging.INFO, line)
     for line in settings.warnings:
         log.warning(line)
     world = system()

@@ -10,7 +10,6 @@ from entrypoint.network.killswitch import Closed, FullTunnel, HostFull, Policy, 
 from entrypoint.network.numbers import Numbers
 from entrypoint.network.plan import MAIN_TABLE, Destination, Family, Interface, Network, Ports, Snapshot
 from entrypoint.network.planning import NetworkPlan, RouteMode, network_plan
-from entrypoint.network.policies import Reserved
 from entrypoint.network.uplinks import Uplinks, uplinks
 from entrypoint.settings import Settings
 from entrypoint.warp.account import Account
@@ -162,11 +161,7 @@ class Tunnelled:
         direct = self.settings.tunnel.direct
         endpoints = frozenset(Destination(one.address, one.port, "udp") for one in self.endpoints)
         octets = reserved(self.settings, self.account)
-        written = (
-            Reserved(octets, endpoints, self.numbers.mark)
-            if self.engine == "kernel" and any(octets)
-            else None
-        )
+        written = octets if self.engine == "kernel" and any(octets) else b""
         match route_mode(self.settings):
             case "full" if on_host(self.settings):
                 return HostFull(

@@ -18,7 +18,7 @@ from entrypoint.network.policies import Policy as Policy
 from entrypoint.network.policies import ProxyTunnel as ProxyTunnel
 from entrypoint.network.ranges import NEVER_BEYOND
 from entrypoint.network.reserved import reserved_chains
-from entrypoint.network.spelling import WORDS, Lines, by_family, chain_of, to_marked, to_ports
+from entrypoint.network.spelling import WORDS, Lines, by_family, chain_of, marked, to_marked, to_ports
 
 TABLES = ("inet ss_warp", "arp ss_warp")
 RESET = "counter reject with tcp reset"
@@ -37,10 +37,11 @@ def ruleset(policy: Policy, *, policed: bool = True) -> str:
 
     Unless `policed` (FIREWALL=off) only the reserved bytes are left of it.
     """
-    reserved = None if isinstance(policy, Closed) else policy.reserved
-    if not policed and reserved is None:
+    written: Lines = iter(())
+    if not isinstance(policy, Closed) and policy.reserved:
+        written = reserved_chains(policy.reserved, policy.mark, policy.endpoints)
+    elif not policed:
         return release()
-    written: Lines = reserved_chains(reserved) if reserved else iter(())
     inet, arp = _policing(policy) if policed else (iter(()), iter(()))
     tables = zip(TABLES, (chain(written, inet), arp), strict=True)
     return release() + "".join("\n".join((f"table {name} {{", *lines, "}\n")) for name, lines in tables)
@@ -147,7 +148,7 @@ def _host(policy: HostFull) -> Lines:
         f"oifname != {_names((*policy.uplinks, policy.devices[1]))} accept",
         *_directly(policy.direct),
         "ct direction reply accept",
-        *(f"meta mark & {mark.mask:#x} == {mark.value:#x} accept" for mark in policy.foreign),
+        *(f"{marked(mark)} accept" for mark in policy.foreign),
         *LEASES,
         "meta l4proto igmp accept",
         DISCOVERY,

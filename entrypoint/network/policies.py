@@ -18,15 +18,6 @@ class Closed:
 
 
 @dataclass(frozen=True, slots=True)
-class Reserved:
-    """WARP's three bytes in each of kernel WireGuard's messages, which are marked and go to `endpoints`."""
-
-    octets: bytes
-    endpoints: frozenset[Destination]
-    mark: Mark = MARK
-
-
-@dataclass(frozen=True, slots=True)
 class FullTunnel:
     """Everything leaves by the device, but for answers, neighbours and what carries it.
 
@@ -44,7 +35,7 @@ class FullTunnel:
     holes: frozenset[Destination] = frozenset()
     mark: Mark = MARK
     direct: Family | None = None
-    reserved: Reserved | None = None
+    reserved: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +48,7 @@ class ProxyTunnel:
     endpoints: frozenset[Destination] = frozenset()
     mark: Mark = MARK
     direct: Family | None = None
-    reserved: Reserved | None = None
+    reserved: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +71,7 @@ class HostFull:
     holes: frozenset[Destination] = frozenset()
     mark: Mark = MARK
     direct: Family | None = None
-    reserved: Reserved | None = None
+    reserved: bytes = b""
 
     @property
     def device(self) -> str:

@@ -5,39 +5,27 @@ safe. What comes in may have been checked already, or not: `ct` makes connection
 the bytes are cleared, since afterwards it would be wrong, and IPv6 has no way to do without.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable
+from itertools import chain
 
-from entrypoint.network.policies import Reserved
+from entrypoint.network.plan import Destination, Mark
+from entrypoint.network.spelling import Lines, chain_of, ends_of, marked
 
 RESERVED = "@th,72,24"
 """Bytes 1 to 3 behind a UDP header, in bits."""
 
-FAMILIES = ((4, "ip"), (6, "ip6"))
 
-
-def reserved_chains(reserved: Reserved) -> Iterator[str]:
-    """Yield the lines of the two chains."""
-    marked = f"meta mark & {reserved.mark.mask:#x} == {reserved.mark.value:#x}"
-    yield "\tchain write_reserved {"
-    yield "\t\ttype filter hook output priority mangle; policy accept;"
-    for word, places in _places(reserved):
-        where = f"{word} daddr . meta l4proto . th dport {places}"
-        yield f"\t\t{marked} {where} {RESERVED} set 0x{reserved.octets.hex()}"
-    yield "\t}"
-    yield "\tchain clear_reserved {"
-    yield "\t\ttype filter hook input priority mangle; policy accept;"
-    yield "\t\tct state invalid accept"
-    for word, places in _places(reserved):
-        yield f"\t\t{word} saddr . meta l4proto . th sport {places} {RESERVED} set 0"
-    yield "\t}"
-
-
-def _places(reserved: Reserved) -> Iterator[tuple[str, str]]:
-    for version, word in FAMILIES:
-        same = sorted(
-            f"{one.address} . udp . {one.port}"
-            for one in reserved.endpoints
-            if one.address.version == version
-        )
-        if same:
-            yield word, f"{{ {', '.join(same)} }}"
+def reserved_chains(octets: bytes, mark: Mark, endpoints: Iterable[Destination]) -> Lines:
+    """Yield the chains that write the bytes into what is marked and goes to `endpoints`; clear answers."""
+    ends = list(ends_of(endpoints))
+    write = (
+        f"{marked(mark)} {word} daddr . meta l4proto . th dport {places} {RESERVED} set 0x{octets.hex()}"
+        for word, places in ends
+    )
+    clear = (f"{word} saddr . meta l4proto . th sport {places} {RESERVED} set 0" for word, places in ends)
+    yield from chain_of("write_reserved", "filter hook output priority mangle; policy accept", write)
+    yield from chain_of(
+        "clear_reserved",
+        "filter hook input priority mangle; policy accept",
+        chain(("ct state invalid accept",), clear),
+    )

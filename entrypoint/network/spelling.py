@@ -15,12 +15,22 @@ def to_marked(mark: Mark, destinations: Iterable[Destination]) -> Lines:
 
     Kernel WireGuard's packets keep the user of what is inside them; ssserver itself may not set a mark.
     """
+    for word, places in ends_of(destinations):
+        yield f"{marked(mark)} {word} daddr . meta l4proto . th dport {places} accept"
+
+
+def marked(mark: Mark) -> str:
+    """Return the match of packets that carry the mark."""
+    return f"meta mark & {mark.mask:#x} == {mark.value:#x}"
+
+
+def ends_of(destinations: Iterable[Destination]) -> Iterator[tuple[str, str]]:
+    """Yield `ip` or `ip6` and a set of address, protocol and port, for each family there is."""
     for version, word in WORDS.items():
         same = (d for d in destinations if d.address.version == version)
         places = ", ".join(sorted(f"{d.address} . {d.transport} . {d.port}" for d in same))
         if places:
-            where = f"{word} daddr . meta l4proto . th dport {{ {places} }}"
-            yield f"meta mark & {mark.mask:#x} == {mark.value:#x} {where} accept"
+            yield word, f"{{ {places} }}"
 
 
 def to_ports(spans: Iterable[Ports], end: str) -> Lines:

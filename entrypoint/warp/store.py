@@ -56,6 +56,14 @@ class Kept:
         return tuple(key for key in (account.access and account.access.token, *keys) if key)
 
 
+def known(directory: Path) -> bool:
+    """Return whether an account is kept: then this is not the first run."""
+    try:
+        return (directory / FILE).exists()
+    except OSError:  # whoever reads it says what is wrong
+        return True
+
+
 def load(path: Path, now: float) -> Kept | Pending | None:
     """Return what `path` keeps; a file that is not ours is kept aside and never replaced by a new account.
 

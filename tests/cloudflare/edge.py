@@ -36,7 +36,9 @@ class Station:
         ours4 = config.endpoints4 if first else place.endpoint4
         ours6 = config.endpoints6 if first else place.endpoint6
         reached = (ours4, ours6, place.exit4, place.exit6)
-        self._namespace = fabric.add(f"device-{device.number}", device.number, reached)
+        # An engine that retries forgets the address it was asked at: it then sends from the endpoint's.
+        own = (place.endpoint4, place.endpoint6)
+        self._namespace = fabric.add(f"device-{device.number}", device.number, reached, own)
         four, six = (one.interface for one in self._engines)
         self._namespace.ip(
             *(f"tuntap add dev {one} mode tun vnet_hdr" for one in (four, six)),

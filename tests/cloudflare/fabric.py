@@ -1,7 +1,7 @@
 """The cables of the emulator: its own namespace in the middle, one inner namespace behind each veth."""
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from ipaddress import IPv4Network, IPv6Network
 from itertools import chain
 
@@ -40,8 +40,13 @@ class Fabric:
         if config.published:
             self.here.nft(published_rules(config, addresses(config, 1), origin))
 
-    def add(self, name: str, number: int, reached: Iterable[object]) -> Namespace:
-        """Return a new namespace behind a veth, `uplink` inside and `name` outside; `reached` goes there."""
+    def add(
+        self, name: str, number: int, reached: Iterable[object], own: Sequence[Address] = ()
+    ) -> Namespace:
+        """Return a new namespace behind a veth, `uplink` inside and `name` outside; `reached` goes there.
+
+        What chooses no address of its own sends from `own`, one of each family.
+        """
         inner = self.inner[name] = Namespace.new()
         inner.sysctl(
             ipv4__ip_forward=1,
@@ -57,6 +62,7 @@ class Fabric:
         )
         near4, far4 = LINKS4[4 * number + 1], LINKS4[4 * number + 2]
         near6, far6 = LINKS6[4 * number + 1], LINKS6[4 * number + 2]
+        source4, source6 = own or (far4, far6)
         self.here.ip(f"link add {name} type veth peer name uplink netns {inner.path}")
         self.here.ip(
             f"link set dev {name} up",
@@ -67,8 +73,9 @@ class Fabric:
             "link set dev uplink up",
             f"address add {far4}/30 dev uplink",
             f"address add {far6}/126 dev uplink nodad",
-            f"route add default via {near4}",
-            f"route add default via {near6}",
+            *(f"address add {one} dev lo" for one in own),
+            f"route add default via {near4} src {source4}",
+            f"route add default via {near6} src {source6}",
         )
         routes = ((one, far6 if ":" in str(one) else far4) for one in reached)
         self.here.ip(*(f"route replace {one} via {gateway} metric 10" for one, gateway in routes))

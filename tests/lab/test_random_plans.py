@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Callable
-from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
+from ipaddress import ip_address, ip_network
 
 import anyio
 from hypothesis import HealthCheck, given, seed, settings
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from entrypoint.network.netlink import SystemNetlink
 from entrypoint.network.numbers import Numbers
-from entrypoint.network.plan import Address, Link, Network, Ports
+from entrypoint.network.plan import Link
 from entrypoint.network.planning import NetworkPlan, RouteMode, network_plan
 from entrypoint.network.reconcile import converge, withdraw
 from entrypoint.network.uplinks import Uplinks
@@ -21,31 +21,16 @@ from tests.fakes.views import ip_route, ip_rule
 from tests.lab.alone import T4, T6, inside
 from tests.lab.conftest import Record
 from tests.lab.test_host import REPEAT
+from tests.strategies import addresses, networks, ports
 
 PLANS = 5 * REPEAT
 SEED = 20260101
 
-addresses: st.SearchStrategy[Address] = st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6)).filter(
-    lambda one: not (one.is_multicast or one.is_unspecified or one.is_loopback)
-)
+ordinary = addresses.filter(lambda one: not (one.is_multicast or one.is_unspecified or one.is_loopback))
 marks = st.just(Numbers().mark)
-ports = st.builds(
-    lambda ends, kind: Ports(min(ends), max(ends), kind),
-    st.tuples(st.integers(1, 65535), st.integers(1, 65535)),
-    st.sampled_from(("tcp", "udp")),
-)
-
-
-@st.composite
-def networks(draw: st.DrawFn) -> Network:
-    address = draw(addresses)
-    if address.version == 4:
-        return IPv4Network((int(address), draw(st.integers(1, 32))), strict=False)
-    return IPv6Network((int(address), draw(st.integers(1, 128))), strict=False)
-
 
 # pyroute2 leaves out an address that is all zeros, and the kernel refuses `to 0.0.0.0/1` without it.
-prefixes = networks().filter(lambda one: int(one.network_address) > 0)
+prefixes = networks(ordinary, 1, 1).filter(lambda one: int(one.network_address) > 0)
 
 
 @st.composite
@@ -57,8 +42,8 @@ def plans(draw: st.DrawFn) -> list[NetworkPlan]:
 
     def plan() -> NetworkPlan:
         found = Uplinks(
-            addresses=tuple(draw(st.lists(addresses, max_size=4, unique=True))),
-            gateways=tuple(draw(st.lists(addresses, max_size=2, unique=True))),
+            addresses=tuple(draw(st.lists(ordinary, max_size=4, unique=True))),
+            gateways=tuple(draw(st.lists(ordinary, max_size=2, unique=True))),
             private=tuple(draw(st.lists(prefixes, max_size=3))),
             families=draw(st.sampled_from(((4, 6), (4,)))),
         )

@@ -19,7 +19,6 @@ from entrypoint.network.firewall import kill_switch
 from entrypoint.network.killswitch import FullTunnel, HostFull, ProxyTunnel, ruleset
 from entrypoint.network.nft import SystemNft
 from entrypoint.network.plan import Destination
-from entrypoint.network.policies import Reserved
 from tests.cloudflare.netns import Namespace
 from tests.lab.product import eventually
 from tests.lab.test_killswitch import FULL, HOST, PROXY, namespace
@@ -93,7 +92,7 @@ def test_written_on_the_way_out_cleared_on_the_way_in(
     namespace: Namespace, edge: Address, policy: FullTunnel | HostFull | ProxyTunnel | None
 ) -> None:
     """9.4-10: by the kernel's WireGuard."""
-    carrying = replace(policy or PROXY, reserved=Reserved(BYTES, PLACES))
+    carrying = replace(policy or PROXY, endpoints=PLACES, reserved=BYTES)
     namespace.nft(ruleset(carrying, policed=policy is not None))
     with ends(namespace, edge) as (ours, wire):
         port = ours.getsockname()[1]
@@ -107,7 +106,7 @@ def test_written_on_the_way_out_cleared_on_the_way_in(
 
 @BY_FAMILY
 def test_nobody_else_is_touched(namespace: Namespace, edge: Address) -> None:
-    namespace.nft(ruleset(replace(PROXY, reserved=Reserved(BYTES, PLACES))))
+    namespace.nft(ruleset(replace(PROXY, endpoints=PLACES, reserved=BYTES)))
     with ends(namespace, edge) as (ours, wire):
         ours.connect((str(edge), PORT + 1))
         ours.send(b"another port")
@@ -123,7 +122,7 @@ def test_without_connection_tracking_answers_would_die_of_their_checksum(
     namespace: Namespace, edge: Address
 ) -> None:
     """So the tests above can fail, and the rule with `ct` is needed."""
-    text = ruleset(replace(PROXY, reserved=Reserved(BYTES, PLACES)), policed=False)
+    text = ruleset(replace(PROXY, endpoints=PLACES, reserved=BYTES), policed=False)
     namespace.nft(text.replace("\t\tct state invalid accept\n", ""))
     with ends(namespace, edge) as (ours, wire):
         wire.send(answer(edge, ours.getsockname()[1], b"\x04" + BYTES + b"answer"))
@@ -136,7 +135,7 @@ def test_they_are_guarded_like_the_rest(namespace: Namespace, on: bool) -> None:
 
     async def play() -> None:
         async with kill_switch(SystemNft(), on=on) as switch:
-            await switch.set(replace(FULL, reserved=Reserved(BYTES, places)))
+            await switch.set(replace(FULL, endpoints=places, reserved=BYTES))
             assert await switch.intact()
             namespace.nft("flush chain inet ss_warp write_reserved")
             assert not await switch.intact()

@@ -29,6 +29,7 @@ from entrypoint.network.uplinks import uplinks
 from entrypoint.network.walk import Flow, walk
 from tests.fakes.netlink import FakeNetlink
 from tests.fakes.verdicts import Packet, passes
+from tests.strategies import ports
 
 T4, T6 = ip_interface("172.16.0.2/32"), ip_interface("2606:4700:110::2/128")
 EDGE = Destination(ip_address("162.159.192.1"), 2408, "udp")
@@ -39,11 +40,6 @@ public6 = st.ip_addresses(v=6).filter(lambda one: word_for(one) is None)
 public: st.SearchStrategy[Address] = st.one_of(public4, public6)
 private = st.sampled_from(
     tuple(map(ip_network, ("10.1.0.0/24", "172.17.0.0/16", "192.168.7.0/24", "fd00:17::/64")))
-)
-ports = st.builds(
-    lambda ends, kind: Ports(min(ends), max(ends), kind),
-    st.tuples(st.integers(1, 65535), st.integers(1, 65535)),
-    st.sampled_from(("tcp", "udp")),
 )
 
 

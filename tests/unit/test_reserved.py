@@ -10,7 +10,6 @@ from entrypoint.errors import SettingsError
 from entrypoint.network.firewall import kill_switch
 from entrypoint.network.killswitch import Closed, FullTunnel, HostFull, Policy, ProxyTunnel, release, ruleset
 from entrypoint.network.plan import Destination
-from entrypoint.network.policies import Reserved
 from entrypoint.network.reserved import reserved_chains
 from entrypoint.settings import load
 from entrypoint.wanted import Tunnelled, numbers
@@ -24,16 +23,13 @@ from tests.unit.test_wanted import ACCOUNT, ENDPOINTS, UPLINKS
 
 BYTES = b"\xc1\x1d\x07"
 HAS = replace(ACCOUNT, client_id=BYTES)
-WRITTEN = Reserved(
-    BYTES,
-    frozenset(
-        {
-            Destination(ip_address("162.159.192.1"), 2408, "udp"),
-            Destination(ip_address("2606:4700:d0::a29f:c001"), 500, "udp"),
-        }
-    ),
+PLACES = frozenset(
+    {
+        Destination(ip_address("162.159.192.1"), 2408, "udp"),
+        Destination(ip_address("2606:4700:d0::a29f:c001"), 500, "udp"),
+    }
 )
-POLICIES: tuple[FullTunnel | ProxyTunnel | HostFull, ...] = (FULL, PROXY, HOST)
+POLICIES = [replace(one, endpoints=PLACES) for one in (FULL, PROXY, HOST)]
 
 
 @pytest.mark.parametrize(
@@ -68,7 +64,7 @@ def test_b26_what_is_not_three_bytes_is_refused(text: str) -> None:
 
 
 def test_the_kernel_gets_rules_for_both_families_and_nobody_else_is_touched() -> None:
-    text = ruleset(replace(FULL, reserved=WRITTEN))
+    text = ruleset(replace(FULL, endpoints=PLACES, reserved=BYTES))
     assert chain(text, "write_reserved") == [
         "type filter hook output priority mangle; policy accept;",
         "meta mark & 0x1000 == 0x1000 ip daddr . meta l4proto . th dport "
@@ -88,17 +84,15 @@ def test_the_kernel_gets_rules_for_both_families_and_nobody_else_is_touched() ->
 def test_every_policy_can_carry_them_and_is_otherwise_the_same(
     policy: FullTunnel | ProxyTunnel | HostFull,
 ) -> None:
-    written = "".join(f"{line}\n" for line in reserved_chains(WRITTEN))
-    text = ruleset(replace(policy, reserved=WRITTEN))
+    written = "".join(f"{line}\n" for line in reserved_chains(BYTES, policy.mark, policy.endpoints))
+    text = ruleset(replace(policy, reserved=BYTES))
     assert text.replace(written, "", 1) == ruleset(policy)
-    alone = ruleset(replace(policy, reserved=WRITTEN), policed=False)
+    alone = ruleset(replace(policy, reserved=BYTES), policed=False)
     assert alone == f"{release()}table inet ss_warp {{\n{written}}}\ntable arp ss_warp {{\n}}\n"
     assert ruleset(policy, policed=False) == release()
 
 
-def rules_of(
-    implementation: Implementation, environ: dict[str, str], network: str = "own"
-) -> Reserved | None:
+def rules_of(implementation: Implementation, environ: dict[str, str], network: str = "own") -> bytes:
     settings = load({"NETWORK": network, **environ})
     account = replace(ACCOUNT, client_id=BYTES)
     wanted = Tunnelled(settings, numbers(settings), account, ENDPOINTS)
@@ -110,18 +104,17 @@ def rules_of(
 
 @pytest.mark.parametrize(("network", "mode"), [("own", "full"), ("own", "proxy"), ("host", "full")])
 def test_only_for_the_kernel_the_firewall_writes_them(network: str, mode: str) -> None:
-    endpoints = frozenset(Destination(one.address, one.port, "udp") for one in ENDPOINTS)
     environ = {"ROUTE_MODE": mode}
-    assert rules_of("kernel", environ, network) == Reserved(BYTES, endpoints)
-    assert rules_of("userspace", environ, network) is None
-    assert rules_of("kernel", environ | {"WARP_RESERVED": "off"}, network) is None
+    assert rules_of("kernel", environ, network) == BYTES
+    assert rules_of("userspace", environ, network) == b""
+    assert rules_of("kernel", environ | {"WARP_RESERVED": "off"}, network) == b""
 
 
 @pytest.mark.anyio
 async def test_without_firewall_they_alone_are_loaded_guarded_and_taken_back() -> None:
     nft = FakeNft()
     async with kill_switch(nft, on=False) as switch:
-        await switch.set(replace(FULL, reserved=WRITTEN))
+        await switch.set(replace(FULL, reserved=BYTES))
         loaded = str(nft)
         assert "write_reserved" in loaded
         assert "output {" not in loaded
