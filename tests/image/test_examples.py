@@ -81,6 +81,28 @@ def test_d01_other_project(internet: Internet, record: Record) -> None:
     assert internet.heard().leaks == {}
 
 
+def test_two_containers_two_accounts(internet: Internet, record: Record) -> None:
+    """Of compose.yaml both, on one machine: each has 172.16.0.2 inside, and an exit of its own."""
+    internet.heard()
+    before, exits = internet.registrations(), list[dict[str, list[str]]]()
+    one, two = (
+        Example(internet, name, {}, files=["compose.yaml"], number=8 + at) for at, name in enumerate("ab")
+    )
+    with one, two, ExitStack() as stack:
+        for example in (one, two):
+            example.connected()
+        for example in (one, two):
+            beside = example.beside(stack, *IDLE)
+            exits.append(example.asked(beside))
+            inside = beside.exec_run("ip -brief -4 address show dev wg0").output.decode()
+            assert "172.16.0.2/32" in inside
+    assert by_warp(exits[0]) and by_warp(exits[1])
+    assert all(exits[0][name] != exits[1][name] for name in exits[0])
+    assert internet.registrations() - before == 2
+    assert internet.heard().leaks == {}
+    record("two containers, two accounts", f"{exits[0]} and {exits[1]}")
+
+
 def test_proxy_only(internet: Internet) -> None:
     internet.heard()
     with Example(internet, "proxy-only", {"socks": None, "app": IDLE}, REQUIRED, number=4) as example:

@@ -6,6 +6,7 @@ from typing import Any
 import docker
 from docker.models.volumes import Volume
 
+from tests.conftest import Record
 from tests.image.compose import restrictions
 from tests.image.conftest import Run
 from tests.image.stage import STATE
@@ -23,14 +24,19 @@ def test_c_18_a_volume_of_another_owner_is_explained(run: Run, volume: Volume) -
     image = restrictions()["image"]
     given = run(image=image, entrypoint=give, volumes=bound, network_mode="none", cap_add=["CHOWN"])
     assert given.wait(timeout=30)["StatusCode"] == 0
-    product = run(**restrictions() | {"volumes": bound, "network_mode": "none", "sysctls": {}, "dns": []})
+    bare = restrictions() | {"volumes": bound, "network_mode": "none", "sysctls": {}, "dns": []}
+    product = run(**bare)
     assert product.wait(timeout=30)["StatusCode"] == 74
     (line,) = (one for one in product.logs().decode().splitlines() if one.startswith("ss-warp: "))
     assert "permission denied" in line and "chown -R 0" in line
+    doctor = run(**bare, command=["doctor"])
+    assert doctor.wait(timeout=30)["StatusCode"] != 0
+    said = doctor.logs().decode()
+    assert "permission denied" in said and "chown -R 0" in said and "Traceback" not in said
 
 
 def test_s_02_secrets_from_files_are_in_neither_inspect_nor_history_nor_log(
-    engine: docker.DockerClient, image: Any, run: Run, volume: Volume
+    engine: docker.DockerClient, image: Any, run: Run, volume: Volume, record: Record
 ) -> None:
     names = " && ".join(f'printf %s "{value}" >/secrets/{name}' for name, value in CANARIES.items())
     bound = {volume.name: {"bind": "/secrets", "mode": "rw"}}
@@ -49,4 +55,4 @@ def test_s_02_secrets_from_files_are_in_neither_inspect_nor_history_nor_log(
     assert all(name in said for name in CANARIES), "they were read"
     everywhere = said + json.dumps(engine.api.inspect_container(product.id)) + json.dumps(image.history())
     assert [name for name, value in CANARIES.items() if value in everywhere] == []
-    print(f"S-02: {len(CANARIES)} secrets by _FILE: 0 hits in inspect, history and log")
+    record(f"S-02: {len(CANARIES)} secrets by _FILE", "0 hits in inspect, history and log")

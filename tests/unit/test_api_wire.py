@@ -167,7 +167,9 @@ CERTIFICATES: dict[Certificate, tuple[str, str]] = {
 
 
 @pytest.mark.parametrize("which", CERTIFICATES)
-async def test_a_05_a_bad_certificate_is_refused_and_sees_no_token(site: Site, which: Certificate) -> None:
+async def test_a_05_a_bad_certificate_is_refused_and_sees_no_token(
+    site: Site, which: Certificate, record: Record
+) -> None:
     words, hint = CERTIFICATES[which]
     present(site.context, site.ca, [NAME], which)
     async with site.listening():
@@ -175,9 +177,10 @@ async def test_a_05_a_bad_certificate_is_refused_and_sees_no_token(site: Site, w
     assert words in error.message and hint in error.hint
     assert not site.seen
     assert error.again == 0
+    record(f"A-05: certificate: {which}", f"refused, {len(site.seen)} requests sent")
 
 
-async def test_a_05_self_signed(site: Site) -> None:
+async def test_a_05_self_signed(site: Site, record: Record) -> None:
     stranger = trustme.CA()
     with stranger.cert_pem.tempfile() as chain, stranger.private_key_pem.tempfile() as key:
         site.context.load_cert_chain(chain, key)
@@ -185,6 +188,7 @@ async def test_a_05_self_signed(site: Site) -> None:
         error, _ = await site.fails()
     assert "self-signed certificate" in error.message
     assert not site.seen
+    record("A-05: certificate: self-signed", f"refused, {len(site.seen)} requests sent")
 
 
 @pytest.mark.parametrize("where", ["https", "http"])

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from entrypoint.__main__ import guarded
 from entrypoint.errors import StateError
 from entrypoint.warp.replies import ApiError
+from tests.conftest import Record
 from tests.fakes.box import Box
 from tests.unit.test_store import FAULTS, FINAL
 
@@ -54,7 +55,9 @@ def test_c_17_cut_anywhere_the_file_is_kept_aside_and_nothing_registered(box: Bo
         assert "nothing is registered" in error.message
 
 
-def test_c_16_s_10_a_torn_write_of_any_length_is_removed_and_the_account_kept(box: Box) -> None:
+def test_c_16_s_10_a_torn_write_of_any_length_is_removed_and_the_account_kept(
+    box: Box, record: Record
+) -> None:
     content = whole(box)
     account = anyio.run(box.start)
     torn = box.directory / ".account.json.new"
@@ -63,9 +66,12 @@ def test_c_16_s_10_a_torn_write_of_any_length_is_removed_and_the_account_kept(bo
         assert anyio.run(box.start) == account
         assert box.files() == ["account.json"]
     assert len(box.site.calls) == 1
+    record(f"C-16, S-10: torn writes of 0 to {len(content)} bytes", "all removed, the account is kept")
 
 
-def test_s_05_a_defect_shows_no_secret_in_its_traceback(box: Box, capsys: pytest.CaptureFixture[str]) -> None:
+def test_s_05_a_defect_shows_no_secret_in_its_traceback(
+    box: Box, capsys: pytest.CaptureFixture[str], record: Record
+) -> None:
     account = anyio.run(box.start)
 
     def fail() -> int:
@@ -75,9 +81,9 @@ def test_s_05_a_defect_shows_no_secret_in_its_traceback(box: Box, capsys: pytest
     said = capsys.readouterr().err
     assert "Traceback" in said and "unexpected Account(" in said
     assert account.access and account.license_key
-    assert not [
-        one for one in (account.private_key, account.access.token, account.license_key) if one in said
-    ]
+    secrets = (account.private_key, account.access.token, account.license_key)
+    assert not [one for one in secrets if one in said]
+    record("S-05: a traceback around an account", f"{len(secrets)} secrets, 0 shown")
 
 
 @pytest.mark.parametrize(
@@ -152,7 +158,9 @@ async def test_an_account_that_cannot_be_kept_is_still_used(
 
 
 @pytest.mark.anyio
-async def test_s_05_secrets_are_in_no_text(box: Box, caplog: pytest.LogCaptureFixture) -> None:
+async def test_s_05_secrets_are_in_no_text(
+    box: Box, caplog: pytest.LogCaptureFixture, record: Record
+) -> None:
     caplog.set_level(logging.DEBUG)
     texts: list[str] = []
     for fault in [*FAULTS.values(), *FINAL.values()]:
@@ -165,7 +173,7 @@ async def test_s_05_secrets_are_in_no_text(box: Box, caplog: pytest.LogCaptureFi
         else:
             texts.append(repr(account))
             box.path.unlink()
-    texts += [reason for reason, _ in box.told] + [record.getMessage() for record in caplog.records]
+    texts += [reason for reason, _ in box.told] + [line.getMessage() for line in caplog.records]
     box.path.unlink(missing_ok=True)
     account = await box.start()
     box.path.write_bytes(box.path.read_bytes()[:-40])
@@ -180,6 +188,7 @@ async def test_s_05_secrets_are_in_no_text(box: Box, caplog: pytest.LogCaptureFi
     secrets += [device["token"] for device in box.site.devices.values()]
     secrets += [base64.b64decode(account.private_key).hex()]
     assert not [secret for secret in secrets if secret in "\n".join(texts)]
+    record("S-05: errors, reasons and log lines", f"{len(secrets)} secrets, {len(texts)} texts: 0 hits")
 
 
 KILLED = """
