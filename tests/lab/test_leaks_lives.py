@@ -147,6 +147,7 @@ def test_l12_connections_older_than_the_kill_switch_are_cut(life: Life, record: 
     record(f"L-12, {life.name}", f"0 of {tried} packets of {len(older.all)} older connections after arming")
 
 
+@pytest.mark.vm
 @pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL], ids=["stopped", "killed"])
 @pytest.mark.parametrize("life", PLACES[:2], ids="-".join, indirect=True)
 def test_l23_a_sidecar_that_lives_on_is_kept_in(life: Life, how: signal.Signals, record: Record) -> None:

@@ -17,7 +17,7 @@ from tests.lab.scene import TRACE4, client_of, watched
 from tests.lab.topology import Lab
 from tests.pace import fewer
 
-pytestmark = pytest.mark.lab
+pytestmark = [pytest.mark.lab, pytest.mark.vm]
 
 HALF = max(10, fewer(50)) << 20
 """Bytes each way: 100 MB in all, in the emulated machine 20."""

@@ -16,10 +16,11 @@ from tests.lab.namespace import dump
 from tests.lab.product import Product, eventually
 from tests.lab.scene import TRACE4, TRACE6, Scene, client_of, watched
 from tests.lab.topology import Lab
+from tests.pace import fewer
 
 pytestmark = pytest.mark.lab
 
-STARTS = max(10, int(os.environ.get("LAB_REPEAT", "20")))
+STARTS = fewer(max(10, int(os.environ.get("LAB_REPEAT", "20"))))
 PAIRS = 5
 FEW = 500
 """Tracked connections: those of the last lives time out, they must not add up."""
@@ -49,6 +50,7 @@ def contents(state: Path) -> dict[str, bytes]:
     return {file.name: file.read_bytes() for file in state.iterdir() if file.name != "lock"}
 
 
+@pytest.mark.vm
 def test_a10_c19_many_starts_register_once_and_nothing_grows(
     lab: Lab, tmp_path: Path, record: Record
 ) -> None:

@@ -1,7 +1,5 @@
 """What kernel and pyroute2 do without a word: why wireguard/kernel.py and its callers are as they are."""
 
-import errno
-import socket
 import struct
 from base64 import b64decode, b64encode
 from collections.abc import Iterator
@@ -12,17 +10,16 @@ from typing import Any
 import anyio
 import pytest
 from nacl.public import PrivateKey, PublicKey
-from pyroute2.iproute.linux import AsyncIPRoute, IPRoute
+from pyroute2.iproute.linux import IPRoute
 from pyroute2.netlink import NLM_F_DUMP, NLM_F_REQUEST
 from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.generic import wireguard as wg
 
 from entrypoint.network.netlink import SystemNetlink
-from entrypoint.network.plan import LinkAddress, LinkUp, Route
 from entrypoint.warp.endpoints import Endpoint
 from entrypoint.wireguard.device import DeviceConfig
 from tests.cloudflare.netns import Namespace
-from tests.lab.alone import ANY4, ANY6, T4, inside
+from tests.lab.alone import inside
 
 pytestmark = pytest.mark.vm
 
@@ -53,11 +50,11 @@ async def read() -> tuple[Any, list[Any]]:
     return messages[0], [peer for one in messages for peer in one.get_attr("WGDEVICE_A_PEERS") or ()]
 
 
-async def pyroute2_set(**fields: Any) -> None:
+async def pyroute2_set(name: str = "wg0", /, **fields: Any) -> None:
     sock = wg.AsyncWireGuard()
     await sock.setup_endpoint()
     try:
-        await sock.set("wg0", **fields)
+        await sock.set(name, **fields)
     finally:
         sock.close()
 
@@ -82,6 +79,11 @@ def test_our_configuration_replaces_peers_and_prefixes(namespace: Namespace) -> 
             p.get_attr("WGPEER_A_PUBLIC_KEY").decode(): p.get_attr("WGPEER_A_ALLOWEDIPS") or [] for p in peers
         }
         assert [ip["addr"] for ip in prefixes[PEER]] == ["::/0"], "stolen"
+        await pyroute2_set(peer={"public_key": PEER, "allowed_ips": ["10.0.0.0/8"]})
+        _, peers = await read()
+        assert len(peers) == 2, "the other one stays"
+        (ours,) = (p for p in peers if p.get_attr("WGPEER_A_PUBLIC_KEY").decode() == PEER)
+        assert {ip["addr"] for ip in ours.get_attr("WGPEER_A_ALLOWEDIPS")} == {"::/0", "10.0.0.0/8"}, "added"
 
     inside(namespace, play)
 
@@ -156,6 +158,8 @@ def test_many_prefixes_are_one_message_up_to_a_limit(namespace: Namespace) -> No
         many = tuple(ip_network((0x0A000000 + (n << 8), 24)) for n in range(2500))
         await SystemNetlink().set_wireguard(replace(CONFIG, allowed_ips=many[:1500]))
         _, peers = await read()
+        assert len(peers) > 1, "a listing splits even one peer: its parts have the same key"
+        assert {one.get_attr("WGPEER_A_PUBLIC_KEY").decode() for one in peers} == {PEER}
         assert sum(len(one.get_attr("WGPEER_A_ALLOWEDIPS") or ()) for one in peers) == 1500
         with pytest.raises((OSError, struct.error)):
             await SystemNetlink().set_wireguard(replace(CONFIG, allowed_ips=many))
@@ -199,45 +203,12 @@ def test_a_socket_is_bound_by_hand_and_a_listing_needs_an_await(namespace: Names
 
 
 @pytest.mark.filterwarnings("ignore:.*never awaited", "ignore::pytest.PytestUnraisableExceptionWarning")
-def test_the_synchronous_class_does_not_work_inside_a_loop(namespace: Namespace) -> None:
-    """What it has begun by then is left behind, with warnings."""
+@pytest.mark.parametrize("synchronous", [IPRoute, wg.WireGuard])
+def test_the_synchronous_classes_do_not_work_inside_a_loop(namespace: Namespace, synchronous: Any) -> None:
+    """What they have begun by then is left behind, with warnings."""
 
     async def play() -> None:
         with pytest.raises(RuntimeError):
-            IPRoute()
-
-    inside(namespace, play)
-
-
-def test_default_needs_a_family_and_ours_have_one(namespace: Namespace) -> None:
-    async def play() -> None:
-        netlink = SystemNetlink()
-        await netlink.add(LinkUp("wg0", 1280))
-        async with AsyncIPRoute() as raw:
-            with pytest.raises(NetlinkError) as refused:
-                await raw.route("add", dst="default", oif=socket.if_nametoindex("wg0"), table=51820)
-            assert refused.value.code == errno.EOPNOTSUPP
-        for anywhere in (ANY4, ANY6):
-            await netlink.add(Route(anywhere, 51820, "wg0"))
-        assert {r.destination for r in (await netlink.snapshot()).routes if r.table == 51820} == {ANY4, ANY6}
-
-    inside(namespace, play)
-
-
-def test_an_unsent_packet_says_why(namespace: Namespace) -> None:
-    """Without a peer ENOKEY, without an endpoint EDESTADDRREQ; also for a user without capabilities."""
-
-    async def play() -> None:
-        netlink = SystemNetlink()
-        await netlink.add(LinkAddress("wg0", T4))
-        await netlink.add(LinkUp("wg0", 1280))
-        await netlink.add(Route(ANY4, 254, "wg0"))
-        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"wg0")
-            for code, peer in ((errno.ENOKEY, None), (errno.EDESTADDRREQ, {"allowed_ips": ["0.0.0.0/0"]})):
-                if peer:
-                    await pyroute2_set(private_key=CONFIG.private_key, peer={"public_key": PEER} | peer)
-                with pytest.raises(OSError, match=rf"Errno {code}\b"):
-                    sock.sendto(b"x", ("192.0.2.1", 9))
+            synchronous()
 
     inside(namespace, play)

@@ -35,6 +35,7 @@ NOWHERE = (
 """mDNS, SSDP, broadcasts, mDNS and LLMNR by IPv6, SSDP there."""
 
 
+@pytest.mark.vm
 def test_l01_with_the_product_off_every_probe_is_seen(ground: Ground, record: Record) -> None:
     for how, (sent, saw) in ground.control.items():
         assert sent == saw, how

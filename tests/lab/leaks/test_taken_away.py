@@ -49,6 +49,7 @@ def armed(stage: Stage) -> bool:
     return all(found.returncode == 0 for found in tables)
 
 
+@pytest.mark.vm
 def test_l09_rules_flushed(stage: Stage, record: Record) -> None:
     before = rules(stage)
     with stage.watched(), Prober(stage.lab, light((*stage.kinds, *BOUND))) as prober:
@@ -71,6 +72,7 @@ def flush(stage: Stage) -> None:
         stage.lab.run("H", ["iptables-restore"], text=DOCKERS)
 
 
+@pytest.mark.vm
 def test_l10_nftables_flushed(stage: Stage, record: Record) -> None:
     noticed = stage.scene.product.log.count(NOTICE)
     with stage.watched(), Prober(stage.lab, light((*stage.by_route, *BOUND))) as prober:
@@ -121,6 +123,7 @@ def test_l11_rules_and_nftables_at_once(stage: Stage, record: Record) -> None:
     assert clear.total() > bound, "with both gone, others' packets do leave"
 
 
+@pytest.mark.vm
 @pytest.mark.parametrize("deed", DEEDS)
 def test_l08_wg0_is_taken_by_somebody(stage: Stage, deed: str, record: Record) -> None:
     with ExitStack() as stack:

@@ -1,0 +1,24 @@
+"""Which WireGuard carries the packets when nobody chose: the kernel's where it has one, else wireguard-go."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.lab.product import IMPLEMENTATION, Product
+from tests.lab.topology import Lab
+
+pytestmark = [pytest.mark.lab, pytest.mark.vm]
+
+
+def test_auto_takes_the_kernel_where_it_can_and_says_so(lab: Lab, tmp_path: Path) -> None:
+    """What this kernel can is asked by iproute2; in the emulated machine it must be able to."""
+    kernel = lab.run("R", ["ip", "link", "add", "probe", "type", "wireguard"], check=False).returncode == 0
+    assert kernel or IMPLEMENTATION != "kernel"
+    expected = "kernel" if kernel else "userspace"
+    environment = {"WIREGUARD_IMPLEMENTATION": "auto", "SHADOWSOCKS": "off"}
+    with Product(lab, tmp_path / "state", environment=environment) as product:
+        product.said(f"wg0 is up ({expected})")
+        assert product.reached("connected")["implementation"] == expected
+        assert len(product.children("wireguard-go")) == (0 if kernel else 1)
+        assert ("using wireguard-go" in product.log) is not kernel
+        assert product.stop() == 0
