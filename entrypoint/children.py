@@ -16,6 +16,7 @@ from anyio.streams.text import TextReceiveStream
 from entrypoint.errors import DefectError, PlatformError
 from entrypoint.ports import Clock, Processes, Program, Running
 from entrypoint.process import ENVIRONMENT
+from entrypoint.sockets import Address, reaction
 
 GRACE = 1.5
 """Seconds between SIGTERM and SIGKILL."""
@@ -102,6 +103,15 @@ class SystemProcesses:
         except anyio.BrokenResourceError as error:  # it died meanwhile: for the caller like a closed door
             raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET)) from error
         return answer.decode()
+
+    async def answers(self, address: Address, port: int, *, limit: float) -> bool:
+        """Say whether who listens at our own `address` reacts to a client that says nothing and ends."""
+        try:
+            with anyio.fail_after(limit):
+                await reaction(address, port)
+        except OSError:
+            return False
+        return True
 
 
 @contextmanager

@@ -73,7 +73,8 @@ class Fabric:
             "link set dev uplink up",
             f"address add {far4}/30 dev uplink",
             f"address add {far6}/126 dev uplink nodad",
-            *(f"address add {one} dev lo" for one in own),
+            # Without nodad it is no source until the kernel's own task has had its turn.
+            *(f"address add {one} dev lo{' nodad' if ':' in str(one) else ''}" for one in own),
             f"route add default via {near4} src {source4}",
             f"route add default via {near6} src {source6}",
         )
