@@ -24,6 +24,9 @@ GRACE = 1.5
 LEASH = ("setpriv", "--pdeathsig", "KILL", "--no-new-privs", "--")
 """What every child runs under: the kernel kills it when the supervisor dies, however it dies."""
 
+UNLESS_ORPHANED = ("sh", "-c", 'test "$PPID" = "$0" && exec "$@"')
+"""What follows, with the supervisor's process id: it may have died before the leash was on."""
+
 CONVERSATION = 5.0
 """Seconds a conversation on a Unix socket may take."""
 
@@ -67,7 +70,7 @@ class SystemProcesses:
             argv = [word.format_map(files) if files else word for word in program.argv]
             try:
                 process = await anyio.open_process(
-                    [*LEASH, *argv],
+                    [*LEASH, *UNLESS_ORPHANED, str(os.getpid()), *argv],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,

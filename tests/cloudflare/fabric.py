@@ -73,8 +73,8 @@ class Fabric:
             "link set dev uplink up",
             f"address add {far4}/30 dev uplink",
             f"address add {far6}/126 dev uplink nodad",
-            # Without nodad it is no source until the kernel's own task has had its turn.
-            *(f"address add {one} dev lo{' nodad' if ':' in str(one) else ''}" for one in own),
+            # Without `nodad` the route below may come before its source is usable, also on lo.
+            *(f"address add {one} dev lo{' nodad' if one.version == 6 else ''}" for one in own),
             f"route add default via {near4} src {source4}",
             f"route add default via {near6} src {source6}",
         )

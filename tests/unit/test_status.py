@@ -123,9 +123,7 @@ def test_an_outage(board: Board, clock: FakeClock, tmp_path: Path, caplog: pytes
     assert not caplog.records, "the monitor tells of outages"
 
 
-def test_health_is_a_tunnel_and_a_server_that_answers(
-    board: Board, clock: FakeClock, tmp_path: Path
-) -> None:
+def test_health_is_a_tunnel_and_a_server_that_answers(board: Board, clock: FakeClock, tmp_path: Path) -> None:
     assert healthy(tmp_path, clock) == "starting: starting"
     connected(board)
     assert healthy(tmp_path, clock) == "", "a start is told by what comes through the tunnel"
