@@ -16,12 +16,16 @@ from anyio.streams.text import TextReceiveStream
 from entrypoint.errors import DefectError, PlatformError
 from entrypoint.ports import Clock, Processes, Program, Running
 from entrypoint.process import ENVIRONMENT
+from entrypoint.sockets import Address, reaction
 
 GRACE = 1.5
 """Seconds between SIGTERM and SIGKILL."""
 
 LEASH = ("setpriv", "--pdeathsig", "KILL", "--no-new-privs", "--")
 """What every child runs under: the kernel kills it when the supervisor dies, however it dies."""
+
+UNLESS_ORPHANED = ("sh", "-c", 'test "$PPID" = "$0" && exec "$@"')
+"""What follows, with the supervisor's process id: it may have died before the leash was on."""
 
 CONVERSATION = 5.0
 """Seconds a conversation on a Unix socket may take."""
@@ -66,7 +70,7 @@ class SystemProcesses:
             argv = [word.format_map(files) if files else word for word in program.argv]
             try:
                 process = await anyio.open_process(
-                    [*LEASH, *argv],
+                    [*LEASH, *UNLESS_ORPHANED, str(os.getpid()), *argv],
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,
@@ -102,6 +106,15 @@ class SystemProcesses:
         except anyio.BrokenResourceError as error:  # it died meanwhile: for the caller like a closed door
             raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET)) from error
         return answer.decode()
+
+    async def answers(self, address: Address, port: int, *, limit: float) -> bool:
+        """Say whether who listens at our own `address` reacts to a client that says nothing and ends."""
+        try:
+            with anyio.fail_after(limit):
+                await reaction(address, port)
+        except OSError:
+            return False
+        return True
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from entrypoint.errors import StateError
 from entrypoint.log import hide
 from entrypoint.network.killswitch import SSSERVER
 from entrypoint.ports import Program, World
+from entrypoint.pulse import PATIENCE, hung
 from entrypoint.settings import Settings
 from entrypoint.status import Board
 from entrypoint.surroundings import Surroundings
@@ -73,8 +74,9 @@ async def serve(
     *,
     task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Keep ssserver running on the uplinks' addresses, for ever; a new address or device starts it anew.
+    """Keep ssserver running on the uplinks' addresses, for ever.
 
+    It is started anew for a new address or device, and when it hangs.
     Reports as started when everything listens for the first time.
     """
     settings = tunnelled.settings.shadowsocks
@@ -91,12 +93,15 @@ async def serve(
         addresses, remade = surroundings.uplinks.listening, surroundings.remade
         inbound = Inbound(addresses, settings.port, secrets.credentials, settings.udp)
         async with anyio.create_task_group() as tasks:
-            tasks.start_soon(_listen, inbound, tunnelled, surroundings, world, board, first)
+            tasks.start_soon(
+                _listen, tasks.cancel_scope, inbound, tunnelled, surroundings, world, board, first
+            )
             await surroundings.outdated(addresses, remade)
             tasks.cancel_scope.cancel()
 
 
 async def _listen(
+    life: anyio.CancelScope,
     inbound: Inbound,
     tunnelled: Tunnelled,
     surroundings: Surroundings,
@@ -104,26 +109,39 @@ async def _listen(
     board: Board,
     ready: Callable[[], None],
 ) -> None:
+    """Keep ssserver running; end this `life` of it when it hangs."""
     up: set[Listening] = set()
+    said = 0
     expected = len(inbound.addresses) * (2 if inbound.udp else 1)
     names = tuple(user.name for user in inbound.credentials.users)
     own = (*surroundings.uplinks.addresses, *(one.ip for one in tunnelled.account.addresses))
 
+    def tell(serves: bool) -> None:
+        board.serving(str(inbound.credentials.method), names, up if serves else ())
+
     def on_line(line: str) -> bool:
+        nonlocal said
+        said += 1
         if worth := digest(line):
             log.log(logging.getLevelNamesMapping()[worth[0].upper()], "ssserver: %s", worth[1])
         if new := listening(line):
             up.add(new)
             if len(up) == expected:
-                board.serving(str(inbound.credentials.method), names, up)
+                tell(True)
                 log.info("Shadowsocks listens on %s", ", ".join(sorted(map(str, up))))
                 ready()
         return len(up) == expected
 
     async def on_end(sentence: str) -> None:
         up.clear()
-        board.serving(str(inbound.credentials.method), names, up)
+        tell(False)
         log.warning("%s", sentence)
+
+    async def ask() -> bool | None:
+        there = [address for address in inbound.addresses if address in surroundings.uplinks.listening]
+        if not there or len(up) < expected:
+            return None
+        return await world.processes.answers(there[0], inbound.port, limit=PATIENCE)
 
     program = Program(
         name="ssserver",
@@ -137,4 +155,11 @@ async def _listen(
             "acl": acl(own, tunnelled.settings.shadowsocks.allowed_cidrs),
         },
     )
-    await supervise(world.processes, program, world.clock, on_line=on_line, on_end=on_end)
+
+    async def watch() -> None:
+        await hung(ask, lambda: said, tell, world.clock, tunnelled.settings.health.interval)
+        life.cancel()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(watch)
+        await supervise(world.processes, program, world.clock, on_line=on_line, on_end=on_end)

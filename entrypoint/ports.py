@@ -170,6 +170,9 @@ class Processes(Protocol):
         Raises OSError when nobody listens.
         """
 
+    async def answers(self, address: "Address", port: int, *, limit: float) -> bool:
+        """Say whether who listens at our own `address` reacts to a client that says nothing and ends."""
+
 
 @dataclass(frozen=True, slots=True)
 class World:

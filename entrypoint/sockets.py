@@ -3,7 +3,7 @@
 import os
 import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from ipaddress import IPv4Address, IPv6Address
 
 import anyio
@@ -40,6 +40,18 @@ async def connected(
         yield sock
     finally:
         sock.close()
+
+
+async def reaction(address: Address, port: int) -> None:
+    """Connect to a listener of ours, end without a word, and wait for what it does; raise OSError."""
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) as sock:
+        # An address that is ours no more cannot be bound: nothing leaves this machine.
+        sock.bind((str(address), 0))
+        await connect(sock, address, port)
+        with suppress(OSError):  # it may have been quicker
+            sock.shutdown(socket.SHUT_WR)
+        await anyio.wait_readable(sock)
 
 
 async def connect(sock: socket.socket, address: Address, port: int) -> None:

@@ -62,6 +62,13 @@ class Status:
     healing: Healing | None = None
     repairs: int = 0
 
+    @property
+    def health(self) -> tuple[str, str]:
+        """What probes are told, and why; only `connected` is well, and only while clients are served."""
+        if self.state is State.CONNECTED and self.method and not self.listening:
+            return "unserved", "the tunnel works, but Shadowsocks does not answer"
+        return self.state, self.reason
+
 
 class Board:
     """Holds the status, and tells files and log when it changes. Implements health's Observer.
@@ -172,7 +179,8 @@ class Board:
 
     def _write(self) -> None:
         status = self.status
-        beat = heartbeat.beat(status.state, self._answered, self._good_for, status.reason)
+        state, reason = status.health
+        beat = heartbeat.beat(state, self._answered, self._good_for, reason)
         content = json.dumps(as_json(status, self.clock.wall()), indent=1) + "\n"
         try:
             self._directory.mkdir(parents=True, exist_ok=True)

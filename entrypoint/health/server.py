@@ -106,8 +106,8 @@ async def answer(request: h11.Request, board: Board) -> Page:
     status = board.status
     match request.target.partition(b"?")[0]:
         case b"/healthz":
-            code = 200 if status.state is State.CONNECTED else 503
-            return Page(code, f"{status.state}: {status.reason}\n".encode())
+            state, reason = status.health
+            return Page(200 if state == State.CONNECTED else 503, f"{state}: {reason}\n".encode())
         case b"/status":
             body = json.dumps(as_json(status, board.clock.wall())).encode() + b"\n"
             return Page(200, body, "application/json")

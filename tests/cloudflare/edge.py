@@ -45,7 +45,7 @@ class Station:
             *(f"link set dev {one} up" for one in (four, six)),
             *(f"route add {one} dev {four}" for one in (ADDRESS4, device.address6)),
             *(f"route add {one} dev {six} table {TABLE6}" for one in (ADDRESS4, device.address6)),
-            *(f"route add local {one} dev lo" for one in (ours4, ours6, INNER4, INNER6)),
+            *(f"route add local {one} dev lo" for one in (ours4, ours6, INNER4, INNER6) if one not in own),
             # Answers are translated back before they are routed: the rest of an exit's packets are strays.
             *(f"route add blackhole {one}" for one in (place.exit4, place.exit6)),
         )

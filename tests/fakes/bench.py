@@ -62,4 +62,5 @@ def bench_in(directory: Path) -> Bench:
     (directory / "tun").touch()
     links = FakeLinks()
     places = Places(tun=directory / "tun", sockets=directory / "wireguard", cgroup=directory)
-    return Bench(FakeClock(), links, FakeProcesses(links), places, [])
+    clock = FakeClock()
+    return Bench(clock, links, FakeProcesses(links, clock), places, [])

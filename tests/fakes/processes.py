@@ -15,8 +15,8 @@ import anyio
 from anyio.lowlevel import checkpoint
 
 from entrypoint.errors import PlatformError
-from entrypoint.network.plan import LinkUp
-from entrypoint.ports import Netlink, Program, Running
+from entrypoint.network.plan import Address, LinkUp
+from entrypoint.ports import Clock, Netlink, Program, Running
 from entrypoint.wireguard.device import find
 
 EINVAL = -22
@@ -140,7 +140,9 @@ class FakeWireguardGo(FakeChild):
 
 
 class FakeSsserver(FakeChild):
-    """ssserver: says where it listens."""
+    """ssserver: says where it listens, and reacts to clients unless it hangs."""
+
+    hangs = False
 
     async def begin(self) -> None:
         for content in self.program.files.values():
@@ -162,8 +164,9 @@ class FakeProcesses:
     `fail_at` maps the number of a start or conversation, counted from 1, to the error it meets instead.
     """
 
-    def __init__(self, netlink: Netlink) -> None:
+    def __init__(self, netlink: Netlink, clock: Clock) -> None:
         self.netlink = netlink
+        self.clock = clock
         self.children: list[FakeChild] = []
         self.refuse: dict[str, str] = {}
         self.refuse_code = 1
@@ -222,3 +225,11 @@ class FakeProcesses:
             )
             raise ConnectionRefusedError if was_killed else FileNotFoundError(str(socket))
         return engine.answer(request)
+
+    async def answers(self, address: Address, port: int, *, limit: float) -> bool:
+        await checkpoint()
+        if not (server := next((child for child in self.ssservers() if child.alive), None)):
+            return False  # refused
+        if server.hangs:
+            await self.clock.sleep(limit)
+        return not server.hangs

@@ -189,7 +189,7 @@ class FakeWorld:
         self.netlink = container
         self.nft = FakeNft()
         self.nft.tables["ip others"] = "\tchain theirs {\n\t}\n"
-        self.processes = FakeProcesses(cast("Netlink", Inside(self.netlink)))
+        self.processes = FakeProcesses(cast("Netlink", Inside(self.netlink)), self.clock)
         self.http = EdgeHttp(self.netlink, self.nft, self.processes)
         self.doors = World(self.clock, self.http, self.netlink, self.nft, self.processes)
 

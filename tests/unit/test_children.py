@@ -1,14 +1,16 @@
 """Real child processes: started clean, watched, ended, restarted."""
 
+import asyncio
 import os
 import signal
 import socket
+from ipaddress import ip_address
 from pathlib import Path
 
 import anyio
 import pytest
 
-from entrypoint.children import SystemProcesses, supervise
+from entrypoint.children import UNLESS_ORPHANED, SystemProcesses, supervise
 from entrypoint.errors import DefectError
 from entrypoint.ports import Program
 from entrypoint.process import run
@@ -132,6 +134,16 @@ async def test_a_child_dies_with_its_supervisor(tmp_path: Path) -> None:
             await anyio.lowlevel.checkpoint()
 
 
+@pytest.mark.parametrize(("parent", "ran"), [(os.getpid(), True), (os.getpid() + 1, False)])
+async def test_a_child_whose_supervisor_died_before_it_was_leashed_never_runs(
+    parent: int, *, ran: bool
+) -> None:
+    """The signal comes to those only who have asked for it."""
+    argv = [*UNLESS_ORPHANED, str(parent), "echo", "it ran", "$0"]
+    result = await anyio.run_process(argv, check=False)
+    assert result.stdout.decode() == ("it ran $0\n" if ran else "")
+
+
 def _alive(pid: int) -> bool:
     try:
         return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
@@ -183,3 +195,23 @@ async def test_short_programs_report_failure_in_one_line() -> None:
         run(["sh", "-c", "echo no such luck >&2; echo second line >&2; exit 1"])
     with pytest.raises(FileNotFoundError):
         run(["no-such-program"])
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
+async def test_only_who_reacts_to_a_client_that_ends_answers(address: str) -> None:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    ask = SystemProcesses().answers
+    with socket.create_server((address, 0), family=family) as server:
+        port = server.getsockname()[1]
+
+        def react() -> None:
+            client, _ = server.accept()
+            with client:
+                assert client.recv(1) == b""
+
+        reacting = asyncio.create_task(asyncio.to_thread(react))
+        assert await ask(ip_address(address), port, limit=5)
+        await reacting
+        assert not await ask(ip_address(address), port, limit=0.05), "the kernel accepts, nobody looks"
+    assert not await ask(ip_address(address), port, limit=5), "nobody listens"
+    assert not await ask(ip_address("192.0.2.1"), port, limit=5), "not ours: nothing is sent"

@@ -9,6 +9,7 @@ from itertools import pairwise
 import anyio
 import pytest
 
+from entrypoint.heartbeat import judge
 from entrypoint.network.plan import LinkAddress
 from entrypoint.state import State
 from entrypoint.status import Board
@@ -37,6 +38,10 @@ def servers(child: FakeSsserver) -> list[str]:
 
 def listeners(board: Board) -> int:
     return len(board.status.listening)
+
+
+def unhealthy(world: FakeWorld) -> str:
+    return judge((world.directory / "run" / "heartbeat").read_text(), world.clock.now)
 
 
 def started(world: FakeWorld, number: int) -> Callable[[], bool]:
@@ -88,6 +93,57 @@ async def test_c06_one_that_never_gets_ready_is_started_ever_more_seldom(
     assert said in (len(times) - 1, len(times)), "one line a try"
     pauses = [later - earlier for earlier, later in pairwise(times)]
     assert pauses == pytest.approx([0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 30, 30])
+
+
+async def test_c14_one_that_hangs_is_noticed_and_started_again(
+    world: FakeWorld, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Not before it has answered once: a firewall of the host's may be in the way of the question."""
+    async with world.serving() as board:
+        assert unhealthy(world) == ""
+        await world.clock.sleep(11)
+        last(world).hangs, since = True, world.clock.now
+        await world.until(lambda: listeners(board) == 0)
+        assert world.clock.now - since <= 15
+        assert unhealthy(world).startswith("unserved: ")
+        assert board.status.state is State.CONNECTED, "the tunnel lives"
+        await world.until(started(world, 2))
+        assert 30 < world.clock.now - since < 60
+        await world.until(lambda: listeners(board) == 4)
+        assert unhealthy(world) == ""
+        last(world).hangs = True
+        await world.clock.sleep(300)
+        assert started(world, 2)(), "it never answered"
+    said = [line for line in caplog.messages if line.startswith("ssserver")]
+    assert said == ["ssserver does not answer", "ssserver hangs: starting it again"]
+
+
+async def test_c14_one_that_goes_on_after_half_a_minute_is_left_alone(
+    world: FakeWorld, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "ss-warp")
+    async with world.serving() as board:
+        for _ in range(3):
+            await world.clock.sleep(11)
+            last(world).hangs = True
+            await world.clock.sleep(30)
+            last(world).hangs = False
+            await world.clock.sleep(1)
+            assert listeners(board) == 4
+        assert started(world, 1)()
+    said = [line for line in caplog.messages if line.startswith("ssserver")]
+    assert said == ["ssserver does not answer", "ssserver answers again"] * 3
+
+
+async def test_one_that_speaks_but_takes_no_client_keeps_those_it_has(world: FakeWorld) -> None:
+    """Without a file descriptor left it says so once a second."""
+    async with world.serving() as board:
+        await world.clock.sleep(11)
+        last(world).hangs = True
+        for _ in range(300):
+            last(world).say("ERROR tcp server accept failed with error: Too many open files (os error 24)")
+            await world.clock.sleep(1)
+        assert (started(world, 1)(), listeners(board)) == (True, 0)
 
 
 async def test_a_new_address_is_listened_on_a_vanished_one_disturbs_nobody(world: FakeWorld) -> None:

@@ -86,7 +86,7 @@ UNUSED = cast("Any", None)
 
 def world(links: FakeLinks) -> World:
     clock = FakeClock()
-    return World(clock=clock, http=UNUSED, netlink=links, nft=UNUSED, processes=FakeProcesses(links))
+    return World(clock=clock, http=UNUSED, netlink=links, nft=UNUSED, processes=FakeProcesses(links, clock))
 
 
 @pytest.fixture

@@ -66,6 +66,9 @@ async def test_healthz_is_503_until_connected(board: Board) -> None:
         assert code == 503
         assert body.startswith("healing: ")
         assert "no answer through wg0" in body
+        board.answered(ANSWER)
+        board.serving("2022-blake3-aes-128-gcm", (), ())
+        assert (await asked(port, "/healthz"))[0] == 503, "nobody serves clients"
 
 
 async def test_status_is_the_object_of_the_command(board: Board, tmp_path: Path) -> None:

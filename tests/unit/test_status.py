@@ -123,6 +123,22 @@ def test_an_outage(board: Board, clock: FakeClock, tmp_path: Path, caplog: pytes
     assert not caplog.records, "the monitor tells of outages"
 
 
+def test_health_is_a_tunnel_and_a_server_that_answers(board: Board, clock: FakeClock, tmp_path: Path) -> None:
+    assert healthy(tmp_path, clock) == "starting: starting"
+    connected(board)
+    assert healthy(tmp_path, clock) == "", "a start is told by what comes through the tunnel"
+    at = {Listening("tcp", ip_address("203.0.113.7"), 8388)}
+    board.serving("2022-blake3-aes-128-gcm", (), at)
+    assert healthy(tmp_path, clock) == ""
+    board.serving("2022-blake3-aes-128-gcm", (), ())
+    assert healthy(tmp_path, clock) == "unserved: the tunnel works, but Shadowsocks does not answer"
+    board.silent("no answer through wg0")
+    assert healthy(tmp_path, clock).startswith("healing: ")
+    board.answered(V4)
+    board.serving("2022-blake3-aes-128-gcm", (), at)
+    assert healthy(tmp_path, clock) == ""
+
+
 def test_a_repair_without_an_outage_stays_connected(board: Board) -> None:
     connected(board).healing(Rung.REPLACE_PEER)
     assert board.status.state is State.CONNECTED
