@@ -9,7 +9,6 @@ import sys
 import time
 from dataclasses import replace
 
-import anyio
 import pytest
 from nacl.public import PrivateKey
 
@@ -178,49 +177,3 @@ async def test_encrypted_packets_carry_the_mark_and_the_user_of_what_is_inside(e
             await answered(theirs, longer(5))
             await until(lambda: seen()[0] > 0, longer(2))
             assert seen()[1] == 0
-
-
-async def test_its_keepalive_begins_the_first_handshake_at_up_and_a_lost_one_again_after_5_s(
-    edge: Edge, record: Record
-) -> None:
-    """Nobody has sent anything. Why the ladder does not wait for the kernel: replacing the peer asks at once."""
-    for lost in (False, True):
-        if lost:
-            edge.end()
-        async with kept([]) as device:
-            begun = time.monotonic()
-            if lost:
-                edge.start()
-            with anyio.fail_after(longer(10)):
-                while not (await device.stats()).handshake:
-                    await anyio.sleep(0.01)
-            took = time.monotonic() - begun
-        record(f"kernel: first handshake{' lost' if lost else ''}", f"{took:.2f} s after up, emulated")
-        assert (took > 4) is lost
-
-
-async def test_another_address_of_the_uplink_heals_by_itself(edge: Edge, record: Record) -> None:
-    async with kept([]):
-        with ask() as sock:
-            await answered(sock, longer(5))
-            ip("address del 192.0.2.1/24 dev up0")
-            ip("address add 192.0.2.9/24 dev up0")
-            record("kernel: another uplink address", f"{await answered(sock, longer(5)):.2f} s, emulated")
-
-
-async def test_a_cancelled_configuration_does_not_disturb_the_next(edge: Edge) -> None:
-    """On a shared socket the next failing one would succeed, and the following good one fail."""
-    async with kept([]) as device:
-        good, missing = config(), replace(config(), name="missing")
-        for moment in range(1, 12):
-            with anyio.CancelScope() as scope:
-                async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(device.configure, good)
-                    for _ in range(moment):
-                        await anyio.lowlevel.checkpoint()
-                    scope.cancel()
-            with pytest.raises(OSError, match=rf"Errno {errno.ENODEV}\b"):
-                await WORLD.netlink.set_wireguard(missing)
-            await device.configure(good)
-        with ask() as sock:
-            await answered(sock, longer(5))
