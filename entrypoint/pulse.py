@@ -34,9 +34,10 @@ async def hung(
     told whether it serves. Silence counts for nothing before the first answer: a firewall of the host's
     may be in the way.
     """
+    answer: bool | None = None
     proven, missed, silent, heard = False, 0, 0, said()
     while silent < HUNG:
-        await clock.sleep(PAUSE if missed else interval)
+        await clock.sleep(PAUSE if answer is None or missed else interval)
         answer, before, heard = await ask(), heard, said()
         match answer:
             case None:

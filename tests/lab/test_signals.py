@@ -15,6 +15,7 @@ from tests.lab.probes import Pinger
 from tests.lab.product import Product, eventually
 from tests.lab.scene import TRACE4, Scene, serving, watched
 from tests.lab.test_host import REPEAT
+from tests.lab.test_registering import health
 from tests.lab.topology import Lab
 
 pytestmark = pytest.mark.lab
@@ -117,6 +118,53 @@ def test_c14_a_stopped_engine_is_noticed(scene: Scene, record: Record) -> None:
     )
     assert noticed <= 15
     assert took <= 1
+
+
+def told_to_serve(product: Product) -> bool:
+    return bool(product.status()["shadowsocks"]["listening"])
+
+
+def test_c14_a_stopped_ssserver_is_noticed(scene: Scene, record: Record) -> None:
+    product = scene.product
+    (server,) = product.children("ssserver")
+    eventually(lambda: time.monotonic() - product.started_at > 3, "it has answered once")
+    with watched(scene.lab), Pinger(scene.client, TRACE4, gap=0.02) as pinger:
+        pinger.again(time.monotonic(), 5)
+        stopped = time.monotonic()
+        os.kill(server, signal.SIGSTOP)
+        eventually(lambda: not told_to_serve(product), "it is noticed", 20)
+        noticed = time.monotonic() - stopped
+        assert health(scene.lab)[0] == 503
+        assert product.status()["state"] == "connected", "the tunnel lives"
+        os.kill(server, signal.SIGCONT)
+        resumed = time.monotonic()
+        took = pinger.again(resumed, 20)
+        eventually(lambda: told_to_serve(product), "that it serves again is noticed")
+        told = time.monotonic() - resumed
+        assert health(scene.lab)[0] == 200
+        assert product.children("ssserver") == [server], "no restart for so little"
+    record(
+        "C-14: ssserver stopped",
+        f"unhealthy after {noticed:.1f} s (limit 15), traffic {took:.2f} s after it goes on, healthy "
+        f"{told:.2f} s after (limit 1)",
+    )
+    assert noticed <= 15
+    assert max(took, told) <= 1
+
+
+def test_c14_an_ssserver_that_hangs_is_started_again(scene: Scene, record: Record) -> None:
+    product, said = scene.product, len(scene.product.lines)
+    (server,) = product.children("ssserver")
+    stopped = time.monotonic()
+    os.kill(server, signal.SIGSTOP)
+    eventually(lambda: product.children("ssserver") not in ([server], []), "another one runs", 70)
+    eventually(lambda: told_to_serve(product), "it serves")
+    took = time.monotonic() - stopped
+    assert scene.client.trace(TRACE4).warp == "on"
+    told = [line.partition("ssserver ")[2] for line in product.lines[said:] if "ssserver " in line]
+    assert told == ["does not answer", "hangs: starting it again"]
+    record("C-14: ssserver stopped for good", f"another one serves after {took:.1f} s (limit 60)")
+    assert took <= 60
 
 
 @pytest.mark.parametrize("whom", ["supervisor", "all"])
