@@ -86,6 +86,7 @@ async def test_c06_one_that_never_gets_ready_is_started_ever_more_seldom(
             await world.until(started(world, number))
             times.append(world.clock.now)
         assert (board.status.state, listeners(board)) == (State.CONNECTED, 0)
+        assert unhealthy(world).startswith("unserved: ")
         assert "wireguard-go" in world.processes.alive()
         tasks.cancel_scope.cancel()
     assert sum(at - times[0] < 60 for at in times) <= 10
