@@ -62,7 +62,7 @@ class Surroundings:
             found = self._wanted.look(snapshot)
             if found != self.uplinks and found.links:
                 await self._follow(found)
-            done = await converge(self._wanted.plan(self.uplinks), self._world.netlink)
+            done = await converge(self._wanted.plan(self.uplinks), self._world.netlink, snapshot)
             if done.missing:
                 self.suspicions.suspect(Suspicion.GONE)
             self._compare_device(snapshot)

@@ -66,16 +66,18 @@ def _is_there(item: Item, there: list[Item]) -> bool:
     return item in there
 
 
-async def converge(plan: NetworkPlan, netlink: Netlink) -> Converged:
+async def converge(plan: NetworkPlan, netlink: Netlink, seen: Snapshot | None = None) -> Converged:
     """Make the kernel have the plan. Raises OSError for anything but races.
 
     What needs a device that is not there is left out and reported: call again after it was made anew.
+    `seen` is what was just listed: listing is most of what a look costs.
     """
     added: list[Item] = []
     removed: list[Item] = []
     missing: tuple[Item, ...] = ()
     for _ in range(ROUNDS):
-        missing, surplus = difference(plan, await netlink.snapshot())
+        missing, surplus = difference(plan, seen or await netlink.snapshot())
+        seen = None
         now_added = [item for item in missing if await done(netlink.add, item, NOT_NOW)]
         now_removed = [item for item in surplus if await done(netlink.remove, item, GONE)]
         if not now_added and not now_removed:
