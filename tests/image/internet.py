@@ -41,7 +41,7 @@ SERVED = ("8388", "8080", "5800", "22")
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """The product's frames: how many by the reason they may be there, and what has none, as it looks."""
+    """The product's frames: how many by the reason they may be there, and what has none, by kind."""
 
     counts: dict[str, int]
     leaks: dict[str, int]

@@ -3,8 +3,7 @@
     python -m tests.image.observer BRIDGE STATION NETWORK… -- PORT…
 
 STATION is how their MACs begin, NETWORK what is on their link, PORT what they serve. On SIGUSR1 it prints a
-line of JSON about the time since the last one: `counts` by reason, `leaks` as they look, how many were
-`missed`.
+line of JSON about the time since the last one: `counts` by reason, `leaks` by kind, how many were `missed`.
 """
 
 import json
@@ -93,7 +92,7 @@ def main() -> None:
                 reason = next((one.name for one in allowed if one.match(packet)), None)
                 counts[reason or "leak"] += 1
                 if reason is None:
-                    leaks[str(packet)] += 1
+                    leaks[f"{packet.kind} to {packet.destination} {packet.destination_port}"] += 1
             elif wake in ready:
                 wake.recv(1)
                 missed = struct.unpack("II", frames.getsockopt(263, 6, 8))[1]  # PACKET_STATISTICS

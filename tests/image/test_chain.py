@@ -41,7 +41,9 @@ def product(stage: Stage) -> Container:
 
 def pids(container: Container, name: str) -> list[int]:
     """Return the pids, inside, of what runs under this name."""
-    listed = container.exec_run(["sh", "-c", "grep -l -x $0 /proc/[0-9]*/comm", name]).output.decode().split()
+    listed = (
+        container.exec_run(["sh", "-c", "grep -l -s -x $0 /proc/[0-9]*/comm", name]).output.decode().split()
+    )
     return [int(one.split("/")[2]) for one in listed]
 
 
