@@ -14,6 +14,7 @@ from anyio.lowlevel import checkpoint
 from entrypoint.network.counters import Traffic
 from entrypoint.network.plan import Item, Link, LinkState, LinkUp, Snapshot
 from entrypoint.wireguard.device import DeviceConfig, Stats
+from tests.fakes.netlink import MTU
 
 
 class FakeLinks:
@@ -41,7 +42,7 @@ class FakeLinks:
                 if kind == "wireguard" and not self.kernel:
                     raise _error(errno.EOPNOTSUPP)
                 self._count += 1
-                self.links[name] = LinkState(self._count, name, kind, up=False, mtu=1500)
+                self.links[name] = LinkState(self._count, name, kind, up=False, mtu=MTU[kind])
             case LinkUp(name, mtu):
                 old = self._link(name)
                 self.links[name] = LinkState(old.index, name, old.kind, up=True, mtu=mtu or old.mtu)

@@ -21,6 +21,7 @@ from typing import cast
 from tests.cloudflare.netns import Namespace, run
 from tests.lab.product import eventually
 from tests.lab.topology import Lab, Place
+from tests.pace import longer
 
 SSH, UDP, TCP_PUBLISHED, UDP_PUBLISHED = 22, 5005, 8081, 8082
 SECOND_NIC = IPv4Address("198.18.7.7")
@@ -126,7 +127,7 @@ def _datagrams(port: int) -> socket.socket:
     return sock
 
 
-BEAT = 0.02
+BEAT = longer(0.02)
 
 
 def _speak_first(listener: socket.socket) -> None:

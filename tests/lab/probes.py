@@ -15,16 +15,16 @@ from tests.lab.senders import Kind, Sender
 from tests.lab.topology import Lab
 from tests.pace import longer
 
-EVERY = longer(0.001)
+EVERY = 0.001
 PING = b"ping of the lab "
 SIZE = 1 << 20
 
 
 class Prober:
-    """Sends one probe of each kind every `gap` seconds, from H, while inside."""
+    """Sends one probe of each kind every `gap` seconds (pace.py), from H, while inside."""
 
     def __init__(self, lab: Lab, kinds: Sequence[Kind], gap: float = EVERY) -> None:
-        self._lab, self._kinds, self._gap = lab, kinds, gap
+        self._lab, self._kinds, self._gap = lab, kinds, longer(gap)
         self.went: Counter[str] = Counter()
         self.refused: Counter[str] = Counter()
         self._stopping = threading.Event()
@@ -65,10 +65,10 @@ class Prober:
 
 
 class Pinger:
-    """Sends numbered echoes through Shadowsocks every `gap` seconds, and notes when each came back."""
+    """Sends numbered echoes through Shadowsocks every `gap` seconds (pace.py), and notes each answer."""
 
     def __init__(self, client: Client, target: Target, gap: float = EVERY) -> None:
-        self._client, self._target, self._gap = client, target, gap
+        self._client, self._target, self._gap = client, target, longer(gap)
         self._sent: list[float] = []
         self._news = threading.Condition()
         self._answers: dict[int, float] = {}

@@ -18,7 +18,7 @@ from tests.pace import longer
 IMPLEMENTATION = os.environ.get("LAB_IMPLEMENTATION", "auto")
 STARTED_WITHIN = 15.0
 STOPPED_WITHIN = 5.0
-STEP = 0.005
+STEP = longer(0.005)
 
 
 def eventually[T](condition: Callable[[], T], what: str, within: float = 5.0) -> T:

@@ -70,9 +70,7 @@ class Edge:
 
     def start(self) -> None:
         """Start, or start again: sessions are forgotten."""
-        if self.engine:
-            self.engine.kill()
-            self.engine.wait()
+        self.end()
         self.engine = subprocess.Popen(
             [*LEASH, "ip", "netns", "exec", self.name, STOCK, "-f", self.name],
             env=os.environ | {"WG_PROCESS_FOREGROUND": "1"},
@@ -97,6 +95,12 @@ class Edge:
             assert time.monotonic() < deadline, "the edge does not start"
         ip(f"-n {self.name} address replace 10.9.0.2/24 dev {self.name}")
         ip(f"-n {self.name} link set dev {self.name} mtu 1280 up")
+
+    def end(self) -> None:
+        """Kill it; nobody answers."""
+        if self.engine:
+            self.engine.kill()
+            self.engine.wait()
 
     def echo(self) -> None:
         """Send back whatever comes, in a thread that lives in the namespace."""

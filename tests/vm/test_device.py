@@ -9,11 +9,12 @@ import sys
 import time
 from dataclasses import replace
 
+import anyio
 import pytest
 from nacl.public import PrivateKey
 
 from entrypoint.wireguard.choice import require_engine
-from entrypoint.wireguard.device import find
+from entrypoint.wireguard.device import Device, find
 from tests.cloudflare.netns import Namespace, run
 from tests.lab.conftest import Record
 from tests.lab.stand import (
@@ -177,3 +178,51 @@ async def test_encrypted_packets_carry_the_mark_and_the_user_of_what_is_inside(e
             await answered(theirs, longer(5))
             await until(lambda: seen()[0] > 0, longer(2))
             assert seen()[1] == 0
+
+
+async def greeted(device: Device) -> float:
+    """Wait for the first handshake; return the seconds it took."""
+    begun = time.monotonic()
+    with anyio.fail_after(longer(10)):
+        while not (await device.stats()).handshake:  # noqa: ASYNC110 - nobody could set an event
+            await anyio.sleep(0.01)
+    return time.monotonic() - begun
+
+
+async def test_its_keepalive_asks_at_up_and_again_only_after_5_s(edge: Edge, record: Record) -> None:
+    """Nobody has sent anything. Replacing the peer asks at once: the ladder need not wait for that."""
+    async with kept([]) as device:
+        at_once = await greeted(device)
+    edge.end()
+    async with kept([]) as device:
+        edge.start()
+        again = await greeted(device)
+    record("kernel: first handshake", f"{at_once:.2f} s after up, {again:.2f} s when one was lost, emulated")
+    assert at_once < 4 < again
+
+
+async def test_another_address_of_the_uplink_heals_by_itself(edge: Edge, record: Record) -> None:
+    async with kept([]):
+        with ask() as sock:
+            await answered(sock, longer(5))
+            ip("address del 192.0.2.1/24 dev up0")
+            ip("address add 192.0.2.9/24 dev up0")
+            record("kernel: another uplink address", f"{await answered(sock, longer(5)):.2f} s, emulated")
+
+
+async def test_a_cancelled_configuration_does_not_disturb_the_next(edge: Edge) -> None:
+    """On a shared socket the next failing one would succeed, and the following good one fail."""
+    async with kept([]) as device:
+        good, missing = config(), replace(config(), name="missing")
+        for moment in range(1, 12):
+            with anyio.CancelScope() as scope:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(device.configure, good)
+                    for _ in range(moment):
+                        await anyio.lowlevel.checkpoint()
+                    scope.cancel()
+            with pytest.raises(OSError, match=rf"Errno {errno.ENODEV}\b"):
+                await WORLD.netlink.set_wireguard(missing)
+            await device.configure(good)
+        with ask() as sock:
+            await answered(sock, longer(5))
