@@ -165,6 +165,12 @@ class Life(RuleBasedStateMachine):
                 child.kill()
         self.wait(0)
 
+    @precondition(lambda self: self.running)
+    @rule(hangs=st.booleans())
+    def ssserver_hangs_or_goes_on(self, hangs: bool) -> None:
+        for child in self.world.processes.ssservers():
+            child.hangs = hangs
+
     @rule()
     def another_address(self) -> None:
         there = any(one.address == SPARE for one in self.world.netlink.addresses)
