@@ -173,6 +173,11 @@ def dump(lab: Lab) -> list[str]:
     return lines
 
 
+def without(lines: list[str], words: tuple[str, ...]) -> list[str]:
+    """Return the lines that have none of the words."""
+    return [line for line in lines if not any(word in line for word in words)]
+
+
 def _steady(link: dict[str, object]) -> str:
     parts = cast("list[dict[str, object]]", link["addr_info"])
     kept = [{name: value for name, value in one.items() if name not in WAVERING} for one in parts]
