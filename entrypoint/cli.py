@@ -80,7 +80,8 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _status(given: argparse.Namespace) -> None:
-    from entrypoint.status import NAME, as_text
+    from entrypoint.shown import as_text
+    from entrypoint.status import NAME
 
     path: Path = given.directory / NAME
     try:

@@ -12,8 +12,9 @@ import h11
 from anyio.abc import SocketAttribute, SocketListener, SocketStream, TaskStatus
 
 from entrypoint.errors import SettingsError
+from entrypoint.shown import as_json
 from entrypoint.state import State
-from entrypoint.status import Board, as_json
+from entrypoint.status import Board
 from entrypoint.warp.endpoints import Endpoint
 
 HEADER_BYTES: Final = 8192

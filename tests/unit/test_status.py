@@ -1,19 +1,17 @@
 import json
 import logging
-import subprocess
-import sys
 from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
-from entrypoint import heartbeat
 from entrypoint.errors import DefectError
 from entrypoint.health.checks import Trace
 from entrypoint.health.ladder import Rung
-from entrypoint.heartbeat import beat, healthcheck, judge
+from entrypoint.heartbeat import judge
+from entrypoint.shown import as_json, as_text
 from entrypoint.state import Event, State
-from entrypoint.status import Board, as_json, as_text
+from entrypoint.status import Board
 from entrypoint.warp.endpoints import Endpoint
 from entrypoint.wireguard.device import Stats
 from shadowsocks.lines import Listening
@@ -216,44 +214,3 @@ def test_a_directory_that_cannot_be_written_is_told_once(
     (tmp_path / "run").write_text("a file in the way")
     connected(Board(clock, tmp_path / "run"))
     assert sum("cannot write the status" in record.getMessage() for record in caplog.records) == 1
-
-
-@pytest.mark.parametrize(
-    ("text", "wrong"),
-    [
-        ("", "is not one"),
-        ("connected", "is not one"),
-        ("connected x 30\n", "is not one"),
-        (beat("healing", 100, 30, "a\nb"), "healing: a b"),
-        (beat("starting", 100, 30, ""), "starting"),
-        (beat("connected", 60, 30, ""), "no answered check for 40 s"),
-        (beat("connected", 101, 30, ""), "no answered check"),
-    ],
-)
-def test_what_is_no_sign_of_health(text: str, wrong: str) -> None:
-    assert wrong in judge(text, 100)
-
-
-def test_healthcheck_reads_the_file(tmp_path: Path) -> None:
-    assert healthcheck(tmp_path)[0] == 1
-    (tmp_path / heartbeat.NAME).write_bytes(b"\xff")
-    assert healthcheck(tmp_path)[0] == 1
-    (tmp_path / heartbeat.NAME).write_text(beat("connected", heartbeat.now(), 30, "fine"))
-    assert healthcheck(tmp_path) == (0, "connected")
-
-
-def test_healthcheck_imports_nothing_big() -> None:
-    code = "import sys, entrypoint.heartbeat; print(*sys.modules)"
-    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-    big = {
-        "anyio",
-        "asyncio",
-        "dataclasses",
-        "httpx",
-        "ipaddress",
-        "json",
-        "logging",
-        "pydantic",
-        "subprocess",
-    }
-    assert not big.intersection(loaded.split())
