@@ -102,7 +102,7 @@ def test_an_alias_is_ignored_when_a_link_is_made(namespace: Namespace) -> None:
     async def play() -> None:
         async with AsyncIPRoute() as raw:
             await raw.link("add", ifname="wg1", kind="wireguard", ifalias="ours")
-            (made,) = [one async for one in await raw.link("get", ifname="wg1")]
+            (made,) = await raw.link("get", ifname="wg1")
         assert made.get_attr("IFLA_IFALIAS") is None
 
     inside(namespace, play)
