@@ -115,11 +115,15 @@ def same(lab: Lab, what: str, payloads: Sequence[bytes], record: Record) -> None
 
 def recorded(lab: Lab, directory: Path, password: str) -> bytes:
     """Return all that an honest client sends for one request before it is answered."""
-    with lab.inside("C"):
+    with lab.inside("R"):
         recorder = socket.create_server(("127.0.0.1", RECORDER))
+    recorder.settimeout(PATIENCE)
     directory.mkdir()
     server = ip_address("127.0.0.1")
-    with recorder, shadowsocks_client(lab, directory, server, METHOD, password, port=RECORDER) as client:
+    with (
+        recorder,
+        shadowsocks_client(lab, directory, server, METHOD, password, port=RECORDER, place="R") as client,
+    ):
         asking = client.tcp(TRACE4, 80)
         with asking:
             asking.sendall(b"GET /cdn-cgi/trace HTTP/1.1\r\nHost: 1.1.1.1\r\n\r\n")
