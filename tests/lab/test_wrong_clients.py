@@ -1,6 +1,7 @@
 """Every wrong client gets the same reaction from ssserver, as it is shipped and configured (X-*): a reset.
 
-C  wrong clients; sslocal ──▶ a recorder on loopback, which keeps what an honest client would send
+C  wrong clients
+R  another sslocal ──▶ a recorder on loopback, which keeps what an honest client would send
 H  the product; what ssserver opens for anybody would go out by wg0, where an observer sits
 """
 
