@@ -26,7 +26,7 @@ from tests.lab.product import eventually
 from tests.lab.scene import TRACE4, TRACE6, Scene, serving
 from tests.lab.test_host import REPEAT
 from tests.lab.topology import HOST, Lab
-from tests.lab.wire import Wire, called, looked_up
+from tests.lab.wire import Wire, called, looked_up, neighbours
 
 pytestmark = pytest.mark.lab
 
@@ -57,7 +57,7 @@ def scene(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]
 @contextmanager
 def nothing_opened(lab: Lab) -> Iterator[None]:
     """Leaving asserts that through wg0 went what health asks, and nothing else."""
-    health = [looked_up(["cloudflare.com"], RESOLVERS), called("trace", [TRACE4, TRACE6], 443)]
+    health = [looked_up(["cloudflare.com"], RESOLVERS), called("trace", [TRACE4, TRACE6], 443), neighbours()]
     with Wire(lab.name("H"), "wg0", health, near=True) as wire:
         yield
         opened = wire.leaks()
@@ -191,6 +191,8 @@ def test_x04_x05_replayed_and_changed(lab: Lab, scene: Scene, said: bytes, recor
     first = time.monotonic()
     (served,) = reactions(lab, [said])
     assert served.kind == "data", "the method sees what is served"
+    to_origin = ["ss", "-Htn", "dst", str(TRACE4), "dport", "80"]
+    eventually(lambda: not lab.run("H", to_origin).stdout, "what was served has ended", 20)
     with nothing_opened(lab):
         after = {}
         for seconds in 0.3, 5.0, 31.0:
