@@ -38,7 +38,7 @@ test-image: image ## the same image with the test tools on top
 	@$(call build,test,$(TEST_IMAGE))
 
 check: export FUZZ ?= 1000
-check: test-image ## format, lint, types, unit tests: under a minute
+check: test-image ## format, lint, types, unit tests: a minute or two
 	@$(RUN) --network none $(TEST_IMAGE) .ci/check
 
 test: test-image ## all tests; one layer after the other, since most measure time

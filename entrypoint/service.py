@@ -25,8 +25,9 @@ def serve(settings: Settings) -> int:
     log = logging.getLogger("ss-warp")
     for line in banner():
         log.info(line)
+    level = logging.DEBUG if known(settings.account.state_dir) else logging.INFO
     for line in resolved(settings):
-        log.log(logging.DEBUG if known(settings.account.state_dir) else logging.INFO, line)
+        log.log(level, line)
     for line in settings.warnings:
         log.warning(line)
     world = system()

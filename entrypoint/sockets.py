@@ -15,8 +15,7 @@ type Address = IPv4Address | IPv6Address
 
 def open_socket(way: Marked | Bound, address: Address, kind: socket.SocketKind) -> socket.socket:
     """Return a non-blocking socket for `address` that already knows its way."""
-    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-    sock = socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
+    sock = _unblocking(address, kind)
     try:
         match way:
             case Marked(mark):
@@ -27,6 +26,11 @@ def open_socket(way: Marked | Bound, address: Address, kind: socket.SocketKind) 
         sock.close()
         raise
     return sock
+
+
+def _unblocking(address: Address, kind: socket.SocketKind) -> socket.socket:
+    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+    return socket.socket(family, kind | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC)
 
 
 @asynccontextmanager
@@ -44,8 +48,7 @@ async def connected(
 
 async def reaction(address: Address, port: int) -> None:
     """Connect to a listener of ours, end without a word, and wait for what it does; raise OSError."""
-    family = socket.AF_INET if address.version == 4 else socket.AF_INET6
-    with socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC) as sock:
+    with _unblocking(address, socket.SOCK_STREAM) as sock:
         # An address that is ours no more cannot be bound: nothing leaves this machine.
         sock.bind((str(address), 0))
         await connect(sock, address, port)
@@ -55,7 +58,7 @@ async def reaction(address: Address, port: int) -> None:
 
 
 async def connect(sock: socket.socket, address: Address, port: int) -> None:
-    """Connect a socket made by `open_socket`; raise OSError."""
+    """Connect a non-blocking socket; raise OSError."""
     try:
         sock.connect((str(address), port))
     except BlockingIOError:

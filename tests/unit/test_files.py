@@ -12,6 +12,7 @@ import pytest
 
 from entrypoint.errors import BusyError, Error, StateError
 from entrypoint.files import LIMIT, explained, locked, read, replace, set_aside
+from tests.fakes.deaths import outcomes
 
 
 def names(directory: Path) -> list[str]:
@@ -57,27 +58,15 @@ def test_leftovers_of_a_killed_predecessor_go(tmp_path: Path) -> None:
 
 
 CRASH = """
-import os, sys
+import sys
 from pathlib import Path
-import entrypoint.files as files
-path, when = Path(sys.argv[1]), int(sys.argv[2])
-seen = 0
-def local(frame, event, argument):
-    global seen
-    seen += 1
-    if seen == when:
-        os._exit(9)
-    return local
-def trace(frame, event, argument):
-    return local if frame.f_code.co_filename == files.__file__ else None
+from entrypoint import files
+from tests.fakes.deaths import killed_at
+path, when = Path(sys.argv[1]), 0
 while True:
     when += 1
-    child = os.fork()
-    if not child:
-        sys.settrace(trace)
-        files.replace(path, b"new" * 1000)
-        os._exit(0)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    life = lambda: files.replace(path, b"new" * 1000)
+    status = killed_at(when, (files,), life, events=("line", "return", "exception"))
     content = path.read_bytes()
     assert content in (b"old" * 1000, b"new" * 1000), content[:20]
     print(status, content[:3].decode())
@@ -90,14 +79,10 @@ while True:
 def test_killed_at_any_line_leaves_the_old_or_the_new_file(tmp_path: Path) -> None:
     path = tmp_path / "account.json"
     path.write_bytes(b"old" * 1000)
-    run = subprocess.run(
-        [sys.executable, "-c", CRASH, str(path), "0"], capture_output=True, text=True, timeout=60, check=False
-    )
-    assert run.returncode == 0, run.stderr
-    outcomes = run.stdout.splitlines()
-    assert len(outcomes) > 20
-    assert outcomes[-1] == "0 new"
-    assert {"9 old", "9 new"} <= set(outcomes)
+    printed = outcomes(CRASH, path, timeout=60)
+    assert len(printed) > 20
+    assert printed[-1] == "0 new"
+    assert {"9 old", "9 new"} <= set(printed)
     assert names(tmp_path) == ["account.json"]  # the last, whole run has tidied up after all others
 
 

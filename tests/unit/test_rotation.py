@@ -1,8 +1,6 @@
 """A new key for the same device: whatever is lost on the way, one of the two keys kept is the account's."""
 
 import logging
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from entrypoint.warp.account import new_private_key, public_key
 from entrypoint.warp.rotation import rotated, settled
 from entrypoint.warp.store import Kept, edit, look
 from tests.fakes.box import Box
+from tests.fakes.deaths import outcomes
 from tests.fakes.warp_api import Fault, refusal
 
 pytestmark = pytest.mark.anyio
@@ -149,7 +148,7 @@ def test_any_row_of_bad_luck_leaves_an_account_that_connects(
 
 
 KILLED = """
-import os, sys
+import sys
 from dataclasses import replace
 from pathlib import Path
 import anyio
@@ -157,8 +156,8 @@ from entrypoint import files
 from entrypoint.warp import licence, rotation, store
 from entrypoint.warp.account import new_private_key, public_key
 from tests.fakes.box import Box
+from tests.fakes.deaths import killed_at
 
-watched = {files.__file__, store.__file__, rotation.__file__, licence.__file__}
 when = 0
 while True:
     when += 2
@@ -172,20 +171,10 @@ while True:
         if request.method == "PUT":
             sent.write_bytes(request.content)  # the API lives on when we are killed
     box.site.on_call = note
-    child = os.fork()
-    if not child:
-        seen = 0
-        def local(frame, event, argument):
-            global seen
-            seen += event == "line"
-            if seen == when:
-                os._exit(9)
-            return local
-        sys.settrace(lambda frame, event, argument: local if frame.f_code.co_filename in watched else None)
+    def life():
         store.edit(box.path, lambda kept: replace(kept, next_private_key=new_private_key()))
         anyio.run(box.start)
-        os._exit(0)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    status = killed_at(when, (files, store, rotation, licence), life)
     kept = store.look(box.path)
     arrived = sent.exists()
     if arrived:
@@ -200,13 +189,5 @@ while True:
 
 
 def test_c_16_killed_at_any_line_the_key_at_the_edge_is_kept(tmp_path: Path) -> None:
-    run = subprocess.run(
-        [sys.executable, "-c", KILLED, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        timeout=110,
-        check=False,
-        cwd=Path(__file__).parents[2],
-    )
-    assert run.returncode == 0, run.stderr
-    assert {"9 1 False", "9 2 False", "9 2 True", "9 1 True", "0 1 True"} == set(run.stdout.splitlines())
+    printed = outcomes(KILLED, tmp_path, timeout=110)
+    assert {"9 1 False", "9 2 False", "9 2 True", "9 1 True", "0 1 True"} == set(printed)

@@ -1,40 +1,28 @@
 """C-16: a first start is killed at each line of the code that changes the account's file."""
 
-import subprocess
-import sys
 from pathlib import Path
 
+from tests.fakes.deaths import outcomes
+
 KILLED = """
-import json, os, sys
+import json, sys
 from pathlib import Path
 import anyio
 from entrypoint import files
 from entrypoint.warp import registration, store
 from entrypoint.warp.account import public_key
 from tests.fakes.box import Box
+from tests.fakes.deaths import killed_at
 
-watched = {files.__file__, store.__file__, registration.__file__}
 when = 0
 while True:
     when += 1
     directory = Path(sys.argv[1]) / str(when)
     directory.mkdir()
     sent = directory / "sent"
-    child = os.fork()
-    if not child:
-        box = Box(directory)
-        box.site.on_call = lambda request: (box.look(request), sent.write_bytes(request.content))
-        seen = 0
-        def local(frame, event, argument):
-            global seen
-            seen += event == "line"
-            if seen == when:
-                os._exit(9)
-            return local
-        sys.settrace(lambda frame, event, argument: local if frame.f_code.co_filename in watched else None)
-        anyio.run(box.start)
-        os._exit(0)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    mortal = Box(directory)
+    mortal.site.on_call = lambda request: (mortal.look(request), sent.write_bytes(request.content))
+    status = killed_at(when, (files, store, registration), lambda: anyio.run(mortal.start))
     kept = json.loads(files.read(directory / "account.json") or b"{}")
     before = (kept.get("pending") or kept.get("account") or {}).get("private_key")
     box = Box(directory)
@@ -51,15 +39,6 @@ while True:
 
 
 def test_c_16_killed_at_any_line_the_next_start_finds_its_key(tmp_path: Path) -> None:
-    run = subprocess.run(
-        [sys.executable, "-c", KILLED, str(tmp_path)],
-        capture_output=True,
-        text=True,
-        timeout=110,
-        check=False,
-        cwd=Path(__file__).parents[2],
-    )
-    assert run.returncode == 0, run.stderr
-    outcomes = run.stdout.splitlines()
-    assert outcomes[-1] == "0 format account"
-    assert {"9", "9 format pending", "9 format account"} <= set(outcomes)
+    printed = outcomes(KILLED, tmp_path, timeout=110)
+    assert printed[-1] == "0 format account"
+    assert {"9", "9 format pending", "9 format account"} <= set(printed)
