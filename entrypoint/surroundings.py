@@ -8,7 +8,7 @@ import anyio
 from entrypoint.health.suspicions import Suspicion, Suspicions
 from entrypoint.network.firewall import KillSwitch
 from entrypoint.network.plan import Address, LinkUp, Snapshot
-from entrypoint.network.reconcile import Converged, converge
+from entrypoint.network.reconcile import Converged, correct
 from entrypoint.network.uplinks import Uplinks
 from entrypoint.ports import Clock, World
 from entrypoint.wanted import Tunnelled
@@ -62,7 +62,8 @@ class Surroundings:
             found = self._wanted.look(snapshot)
             if found != self.uplinks and found.links:
                 await self._follow(found)
-            done = await converge(self._wanted.plan(self.uplinks), self._world.netlink, snapshot)
+            # Once: what it changes is an event, after which it is looked again; listing is most of the cost.
+            done = await correct(self._wanted.plan(self.uplinks), self._world.netlink, snapshot)
             if done.missing:
                 self.suspicions.suspect(Suspicion.GONE)
             self._compare_device(snapshot)

@@ -30,7 +30,7 @@ HINTS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Converged:
-    """What `converge` did. `missing` is still not there: the device is gone, or somebody fights us."""
+    """What was done. `missing` is still not there: the device is gone, or somebody fights us."""
 
     added: tuple[Item, ...] = ()
     removed: tuple[Item, ...] = ()
@@ -66,24 +66,29 @@ def _is_there(item: Item, there: list[Item]) -> bool:
     return item in there
 
 
-async def converge(plan: NetworkPlan, netlink: Netlink, seen: Snapshot | None = None) -> Converged:
-    """Make the kernel have the plan. Raises OSError for anything but races.
+async def correct(plan: NetworkPlan, netlink: Netlink, snapshot: Snapshot) -> Converged:
+    """Add and remove what this listing lacks and has too much. Raises OSError for anything but races.
 
     What needs a device that is not there is left out and reported: call again after it was made anew.
-    `seen` is what was just listed: listing is most of what a look costs.
     """
+    missing, surplus = difference(plan, snapshot)
+    added = [item for item in missing if await done(netlink.add, item, NOT_NOW)]
+    removed = [item for item in surplus if await done(netlink.remove, item, GONE)]
+    return Converged(tuple(added), tuple(removed), tuple(item for item in missing if item not in added))
+
+
+async def converge(plan: NetworkPlan, netlink: Netlink) -> Converged:
+    """Correct until a listing is as the plan says. Raises OSError for anything but races."""
     added: list[Item] = []
     removed: list[Item] = []
     missing: tuple[Item, ...] = ()
     for _ in range(ROUNDS):
-        missing, surplus = difference(plan, seen or await netlink.snapshot())
-        seen = None
-        now_added = [item for item in missing if await done(netlink.add, item, NOT_NOW)]
-        now_removed = [item for item in surplus if await done(netlink.remove, item, GONE)]
-        if not now_added and not now_removed:
+        now = await correct(plan, netlink, await netlink.snapshot())
+        missing = (*now.missing, *now.added)  # what was added now, nobody has seen yet
+        if not now.added and not now.removed:
             break
-        added += now_added
-        removed += now_removed
+        added += now.added
+        removed += now.removed
     return Converged(tuple(added), tuple(removed), missing)
 
 
