@@ -20,6 +20,9 @@ EVERY = 5.0
 LOOK = 0.05
 """What a look that finds nothing to repair costs of a repair: most changes are none of our business."""
 
+PAUSE = 0.1
+"""Seconds after each look: what somebody does to many rules is one change, and one repair."""
+
 log = logging.getLogger("ss-warp")
 
 
@@ -31,15 +34,16 @@ class Allowance:
         self._left = float(BURST)
         self._at = clock.monotonic()
 
-    async def take(self, cost: float = 1.0) -> None:
-        """Wait until one more is allowed, or as much of one as it costs."""
-        now = self._clock.monotonic()
-        self._left = min(BURST, self._left + (now - self._at) / EVERY)
-        self._at = now
-        if self._left < cost:
-            await self._clock.sleep((cost - self._left) * EVERY)
-            self._left, self._at = cost, self._clock.monotonic()
+    async def pay(self, cost: float) -> None:
+        """Wait `PAUSE`, or until as much of a repair is allowed as this one cost."""
+        self._earn()
+        await self._clock.sleep(max(PAUSE, (cost - self._left) * EVERY))
+        self._earn()
         self._left -= cost
+
+    def _earn(self) -> None:
+        before, self._at = self._at, self._clock.monotonic()
+        self._left = min(BURST, self._left + (self._at - before) / EVERY)
 
 
 class Surroundings:
@@ -115,21 +119,23 @@ class Surroundings:
                         log.warning("somebody removed what we need, it is restored: %s", restored)
                     if not (lost or done.removed):
                         cost = LOOK
+                await allowance.pay(cost)
                 await anext(changes)
-                await allowance.take(cost)
 
     async def guard(self) -> None:
         """Load our nftables tables again when somebody flushed or changed them, for ever."""
         allowance = Allowance(self._world.clock)
         async with self._world.nft.changes() as changes:
             while True:
+                cost = LOOK
                 try:
-                    while not await self._switch.intact():
-                        await allowance.take()
+                    if not await self._switch.intact():
                         log.warning("somebody changed our nftables tables: they are restored")
                         await self._switch.restore()
+                        cost = 1.0
                 except OSError as error:
                     log.warning("%s", error)
                     await self._world.clock.sleep(EVERY)  # nothing will tell when it is possible again
                     continue
+                await allowance.pay(cost)
                 await anext(changes)

@@ -17,7 +17,7 @@ from entrypoint.network.plan import Link, LinkAddress, LinkUp, Rule
 from entrypoint.network.uplinks import uplinks
 from entrypoint.ports import World
 from entrypoint.settings import load
-from entrypoint.surroundings import BURST, EVERY, LOOK, Allowance, Surroundings
+from entrypoint.surroundings import BURST, EVERY, LOOK, PAUSE, Allowance, Surroundings
 from entrypoint.wanted import Tunnelled, numbers
 from entrypoint.warp.account import Account
 from entrypoint.warp.endpoints import Endpoint
@@ -45,29 +45,28 @@ ACCOUNT = Account(
 OTHERS = Rule(4, 100, 254, destination=ip_network("10.9.9.0/24"))
 
 
-async def test_ten_repairs_at_once_then_one_in_five_seconds() -> None:
+async def test_ten_repairs_a_pause_apart_then_one_in_five_seconds() -> None:
     clock = FakeClock()
     allowance = Allowance(clock)
     begun = clock.now
     for _ in range(BURST):
-        await allowance.take()
-    assert clock.now == begun
+        await allowance.pay(1)
+    assert clock.now - begun == pytest.approx(BURST * PAUSE)
     for number in range(1, 4):
-        await allowance.take()
-        assert clock.now == pytest.approx(begun + number * EVERY)
+        await allowance.pay(1)
+        assert clock.now == pytest.approx(begun + PAUSE + number * EVERY)  # in the first, nothing is earned
 
 
 async def test_looks_cost_little_and_are_limited_too() -> None:
     clock = FakeClock()
     allowance = Allowance(clock)
     begun = clock.now
-    for _ in range(100):
-        await allowance.take(LOOK)
-    await allowance.take()
-    assert clock.now == begun
-    for _ in range(200):
-        await allowance.take(LOOK)
-    assert clock.now - begun > 10 * LOOK * EVERY
+    for _ in range(20):
+        await allowance.pay(LOOK)
+    assert clock.now - begun == pytest.approx(20 * PAUSE)
+    for _ in range(1000):
+        await allowance.pay(LOOK)
+    assert clock.now - begun == pytest.approx(1000 * LOOK * EVERY, rel=0.3)
 
 
 @dataclass
@@ -77,7 +76,7 @@ class Scene:
     surroundings: Surroundings
 
     async def moment(self) -> None:
-        await self.clock.sleep(0.001)
+        await self.clock.sleep(2 * PAUSE)
 
 
 @asynccontextmanager
