@@ -1,13 +1,10 @@
-"""Commands and exit codes, nothing else. `run` closes the firewall before it imports anything big."""
+"""Commands and exit codes, nothing else. Light: `run` closes the firewall before it imports anything big."""
 
 import os
-import resource
-import signal
 import sys
 from collections.abc import Callable, Iterator
 
 from entrypoint.errors import Error
-from entrypoint.signals import IGNORED, STOP
 
 STOPPED = 0
 DEFECT = 70
@@ -31,6 +28,11 @@ def main() -> int:
 
 def _run() -> int:
     """Close, then start; SIGTERM and its like end it with 0 at every moment."""
+    import resource
+    import signal
+
+    from entrypoint.signals import IGNORED, STOP
+
     for number in STOP:
         signal.signal(number, _stop)
     for number in IGNORED:
@@ -41,9 +43,12 @@ def _run() -> int:
 
     preflight.check(*preflight.gather())
     settings = settings_behind_it(os.environ)
+    from entrypoint.files import locked
     from entrypoint.network.probe import require_tun
 
     require_tun(settings.tunnel.implementation)
+    with locked(settings.account.state_dir):
+        pass  # a volume that cannot be written, or is another's, is said before half a second of imports
     from entrypoint.service import serve
 
     return serve(settings)

@@ -18,7 +18,7 @@ from shadowsocks.subscription import CLIENTS, Entry
 LOG_HINT = "is the container running? its log says what it waits for"
 
 
-def command_line(arguments: Sequence[str], directory: Path = DIRECTORY) -> int:
+def command_line(arguments: Sequence[str], directory: Path = Path(DIRECTORY)) -> int:
     """Parse and run; return the exit code. The status is in `directory`. Raises Error."""
     parser = _Parser(prog="ss-warp", description="Shadowsocks in, Cloudflare WARP out.")
     parser.add_argument("--version", action="version", version=f"ss-warp {__version__}")

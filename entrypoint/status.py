@@ -77,7 +77,7 @@ class Board:
     """
 
     def __init__(
-        self, clock: "Clock", directory: Path = heartbeat.DIRECTORY, *, interval: float = 10.0
+        self, clock: "Clock", directory: Path = Path(heartbeat.DIRECTORY), *, interval: float = 10.0
     ) -> None:
         self.clock = clock
         self.status = Status(since=clock.wall())
