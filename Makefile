@@ -64,7 +64,7 @@ demo: test-image ## the whole chain against an emulated Cloudflare, in container
 	@COMPOSE="$(COMPOSE)" examples/demo/demo
 
 bench: test-image ## measure; ONLY=throughput,small,held,start,idle,reserved ROUNDS=5 SECONDS=2
-	@$(RUN) $(LAB) --env COMMIT="$$(git describe --always --dirty)" \
+	@$(RUN) $(LAB) --env COMMIT="$$(git describe --always)$$(git diff --quiet HEAD -- . ':!docs' ':!bench/results.json' || echo -dirty)" \
 		--env IMAGE_SIZE="$$(docker image inspect --format '{{.Size}}' $(IMAGE))" $(TEST_IMAGE) \
 		python -m bench --only "$(ONLY)" --rounds $(ROUNDS) --seconds $(SECONDS) | tar --extract --file -
 

@@ -111,29 +111,34 @@ def sysctls(lab: Lab) -> list[str]:
     return text.stdout.splitlines()
 
 
-def test_k17_metadata_for_the_host_alone(lab: Lab, product: Product, client: Client) -> None:
+def test_k17_metadata_for_the_host_alone(
+    lab: Lab, mode: str, product: Product, client: Client, record: Record
+) -> None:
     """R plays the cloud: it has 169.254.169.254."""
+    tries = 5
     lab.run("R", ["ip", "address", "add", "169.254.169.254/32", "dev", "lo"])
     try:
         with lab.inside("R"):
             server = socket.create_server(("169.254.169.254", 80))
-        with lab.inside("H"):
-            caller = socket.socket()
-        with server, caller:
-            caller.settimeout(3)
-            caller.connect(("169.254.169.254", 80))
+        with server:
             server.settimeout(3)
-            asked, (whom, _) = server.accept()
-            asked.close()
-            assert whom == "203.0.113.7"
-            # The SOCKS side says yes before anybody has been asked.
-            with suppress(ConnectionError), client.tcp(METADATA, 80, 3) as asking:
-                assert asking.recv(1) == b""
+            for _ in range(tries):
+                with lab.inside("H"):
+                    caller = socket.create_connection(("169.254.169.254", 80), 3)
+                asked, (whom, _) = server.accept()
+                assert whom == "203.0.113.7"
+                caller.close()
+                asked.close()
+            for _ in range(tries):
+                # The SOCKS side says yes before anybody has been asked.
+                with suppress(ConnectionError), client.tcp(METADATA, 80, 3) as asking:
+                    assert asking.recv(1) == b""
             server.setblocking(False)
             with pytest.raises(BlockingIOError):
                 server.accept()
     finally:
         lab.run("R", ["ip", "address", "del", "169.254.169.254/32", "dev", "lo"])
+    record(f"K-17, {mode}: the cloud's metadata", f"host {tries} of {tries}, clients 0 of {tries}")
 
 
 @pytest.mark.vm

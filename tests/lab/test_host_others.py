@@ -72,7 +72,7 @@ def recorded(state: Path) -> list[dict[str, object]]:
 
 
 @pytest.mark.parametrize("mode", ["full", "proxy"])
-def test_k10_others_numbers_are_avoided(lab: Lab, tmp_path: Path, mode: str) -> None:
+def test_k10_others_numbers_are_avoided(lab: Lab, tmp_path: Path, mode: str, record: Record) -> None:
     ip(lab, *NUMBERS)
     before = dump(lab)
     with on_host(lab, tmp_path / "state", mode) as product:
@@ -81,10 +81,13 @@ def test_k10_others_numbers_are_avoided(lab: Lab, tmp_path: Path, mode: str) -> 
         assert (ours["table"], ours["device"]) == (51821, "wg1")
         assert ours["priority"] == 32756
         theirs = [line for line in before if "nft" not in line and "sysctl" not in line]
-        assert set(theirs) <= set(dump(lab)), "theirs are untouched while we run"
+        gone = set(theirs) - set(dump(lab))
+        assert not gone, "theirs are untouched while we run"
         assert greeted(lab, HOST[0], SSH)
     assert dump(lab) == before
     assert recorded(product.state) == []
+    figure = f"{len(gone)} of {len(theirs)} lines of theirs changed while we run, 0 of {len(before)} after"
+    record(f"K-10, {mode}: rules, table, device taken by others", figure)
 
 
 def test_k10_what_was_set_is_refused(lab: Lab, tmp_path: Path) -> None:
@@ -161,11 +164,12 @@ def test_k15_two_that_want_everything_is_one_too_many(lab: Lab, tmp_path: Path) 
     ("line", "words"),
     [
         ("route del default", "no default route"),
-        ("address flush dev eth0", "no default route"),
+        ("address flush dev eth0", "no default route"),  # it goes with the address
+        ("address flush dev eth0; route add default dev eth0", "the uplink has no address"),
     ],
 )
 def test_k11_nowhere_to_go(lab: Lab, tmp_path: Path, line: str, words: str) -> None:
-    ip(lab, "link del eth1", "-6 route del default", line)
+    ip(lab, "link del eth1", "-6 route del default", *line.split("; "))
     before = dump(lab)
     refused(on_host(lab, tmp_path / "state", "full"), 77, words)
     assert dump(lab) == before
