@@ -21,10 +21,10 @@ RUN := docker run --rm --init --env LAB_REPEAT --env LAB_PROBES --env LAB_KILLS 
 ROUNDS := 5
 SECONDS := 2
 
-.PHONY: help base image test-image check test test-unit test-lab test-shipped machine-image vm-test demo bench docs lock clean
+.PHONY: help base image test-image check test test-unit test-lab test-shipped machine-image vm-test demo bench bench-machine docs lock clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-11s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 base:
 	@.ci/base-image $(BASE)
@@ -38,7 +38,7 @@ test-image: image ## the same image with the test tools on top
 	@$(call build,test,$(TEST_IMAGE))
 
 check: export FUZZ ?= 1000
-check: test-image ## format, lint, types, unit tests: a minute or two
+check: test-image ## format, lint, types, unit tests: about a minute
 	@$(RUN) --network none $(TEST_IMAGE) .ci/check
 
 test: test-image ## all tests; one layer after the other, since most measure time
@@ -67,6 +67,9 @@ bench: test-image ## measure; ONLY=throughput,small,held,start,idle,reserved ROU
 	@$(RUN) $(LAB) --env COMMIT="$$(git describe --always)$$(git diff --quiet HEAD -- . ':!docs' ':!bench/results.json' || echo -dirty)" \
 		--env IMAGE_SIZE="$$(docker image inspect --format '{{.Size}}' $(IMAGE))" $(TEST_IMAGE) \
 		python -m bench --only "$(ONLY)" --rounds $(ROUNDS) --seconds $(SECONDS) | tar --extract --file -
+
+bench-machine: machine-image ## kernel WireGuard beside wireguard-go, emulated: an indication
+	@tests/vm/run $(TEST_IMAGE) $(MACHINE_IMAGE) tests/vm/figures.py
 
 docs: test-image ## write what README.md and docs/routing.md show of the code
 	@$(RUN) --network none $(TEST_IMAGE) python -m tests.unit.test_readme >README.md.new && mv README.md.new README.md

@@ -25,10 +25,10 @@ def turns(contestants: Sequence[Lane], number: int) -> Iterator[Lane]:
     yield from (*contestants[first:], *contestants[:first])
 
 
-def throughput(directory: Path, rounds: int, seconds: float) -> Samples:
+def throughput(directory: Path, rounds: int, seconds: float, names: tuple[str, ...] = TUNNELS) -> Samples:
     """Measure bytes both ways, by one stream and by several, and what they cost the contestant."""
     notes = Notes()
-    with lanes(TUNNELS, directory) as contestants:
+    with lanes(names, directory) as contestants:
         for number in range(rounds):
             for way, title in (("down", "download"), ("up", "upload")):
                 for streams in STREAMS:

@@ -24,6 +24,8 @@ OURS, WIREGUARD, GVISOR, SYSTEM, DIRECT = (
     "sing-box, system",
     "no tunnel",
 )
+KERNEL, USERSPACE = "ss-warp, kernel WireGuard", "ss-warp, wireguard-go"
+ENGINES = {KERNEL: "kernel", USERSPACE: "userspace"}
 PEERS = (GVISOR, SYSTEM)
 TUNNELS = (OURS, WIREGUARD, *PEERS)
 PROXIES = (OURS, *PEERS)
@@ -117,10 +119,11 @@ def _works(made: Lane) -> bool:
 
 @contextmanager
 def _ours(name: str, lab: Lab, directory: Path) -> Iterator[Lane]:
-    with Product(lab, directory / "state") as first:
+    environment = {"WIREGUARD_IMPLEMENTATION": ENGINES.get(name, "auto")}
+    with Product(lab, directory / "state", environment=environment) as first:
         first.serving()  # it registers, which those after it need not
         assert first.stop() == 0
-    with Product(lab, directory / "state") as product:
+    with Product(lab, directory / "state", environment=environment) as product:
         product.serving()
         with client_of(lab, product, directory):
             yield Lane(name, lab, "C", socks=True)
@@ -148,4 +151,12 @@ def _direct(name: str, lab: Lab, directory: Path) -> Iterator[Lane]:
     yield Lane(name, lab, "C", socks=False)
 
 
-OPENERS = {OURS: _ours, WIREGUARD: _wireguard, GVISOR: _singbox, SYSTEM: _singbox, DIRECT: _direct}
+OPENERS = {
+    OURS: _ours,
+    KERNEL: _ours,
+    USERSPACE: _ours,
+    WIREGUARD: _wireguard,
+    GVISOR: _singbox,
+    SYSTEM: _singbox,
+    DIRECT: _direct,
+}
