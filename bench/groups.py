@@ -25,13 +25,19 @@ def turns(contestants: Sequence[Lane], number: int) -> Iterator[Lane]:
     yield from (*contestants[first:], *contestants[:first])
 
 
-def throughput(directory: Path, rounds: int, seconds: float, names: tuple[str, ...] = TUNNELS) -> Samples:
+def throughput(
+    directory: Path,
+    rounds: int,
+    seconds: float,
+    names: tuple[str, ...] = TUNNELS,
+    abreast: tuple[int, ...] = STREAMS,
+) -> Samples:
     """Measure bytes both ways, by one stream and by several, and what they cost the contestant."""
     notes = Notes()
     with lanes(names, directory) as contestants:
         for number in range(rounds):
             for way, title in (("down", "download"), ("up", "upload")):
-                for streams in STREAMS:
+                for streams in abreast:
                     figure = f"{title}, {streams} stream{'s' * (streams > 1)}"
                     for one in turns(contestants, number):
                         pids = one.pids()

@@ -17,7 +17,7 @@ SECONDS = 5.0
 @pytest.mark.vm
 @pytest.mark.timeout(1800)
 def test_kernel_beside_userspace(tmp_path: Path, record: Record) -> None:
-    found = throughput(tmp_path, ROUNDS, SECONDS, (KERNEL, USERSPACE))
+    found = throughput(tmp_path, ROUNDS, SECONDS, (KERNEL, USERSPACE), abreast=(1,))
     for figure, values in found.items():
         kernel, userspace = values[KERNEL], values[USERSPACE]
         unit = "s/GB" if figure.startswith("processor") else "Mbit/s"
