@@ -24,8 +24,13 @@ OURS, WIREGUARD, GVISOR, SYSTEM, DIRECT = (
     "sing-box, system",
     "no tunnel",
 )
-KERNEL, USERSPACE = "ss-warp, kernel WireGuard", "ss-warp, wireguard-go"
-ENGINES = {KERNEL: "kernel", USERSPACE: "userspace"}
+KERNEL, PLAIN_KERNEL, USERSPACE = "kernel WireGuard", "kernel WireGuard, WARP_RESERVED=off", "wireguard-go"
+ENVIRONMENTS = {
+    KERNEL: {"WIREGUARD_IMPLEMENTATION": "kernel"},
+    PLAIN_KERNEL: {"WIREGUARD_IMPLEMENTATION": "kernel", "WARP_RESERVED": "off"},
+    USERSPACE: {"WIREGUARD_IMPLEMENTATION": "userspace"},
+}
+"""Of ss-warp in the emulated machine."""
 PEERS = (GVISOR, SYSTEM)
 TUNNELS = (OURS, WIREGUARD, *PEERS)
 PROXIES = (OURS, *PEERS)
@@ -119,7 +124,7 @@ def _works(made: Lane) -> bool:
 
 @contextmanager
 def _ours(name: str, lab: Lab, directory: Path) -> Iterator[Lane]:
-    environment = {"WIREGUARD_IMPLEMENTATION": ENGINES.get(name, "auto")}
+    environment = ENVIRONMENTS.get(name)
     with Product(lab, directory / "state", environment=environment) as first:
         first.serving()  # it registers, which those after it need not
         assert first.stop() == 0
@@ -153,10 +158,9 @@ def _direct(name: str, lab: Lab, directory: Path) -> Iterator[Lane]:
 
 OPENERS = {
     OURS: _ours,
-    KERNEL: _ours,
-    USERSPACE: _ours,
     WIREGUARD: _wireguard,
     GVISOR: _singbox,
     SYSTEM: _singbox,
     DIRECT: _direct,
+    **dict.fromkeys(ENVIRONMENTS, _ours),
 }
