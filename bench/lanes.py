@@ -24,13 +24,13 @@ OURS, WIREGUARD, GVISOR, SYSTEM, DIRECT = (
     "sing-box, system",
     "no tunnel",
 )
-KERNEL, PLAIN_KERNEL, USERSPACE = "kernel WireGuard", "kernel WireGuard, WARP_RESERVED=off", "wireguard-go"
+KERNEL, PLAIN_KERNEL, USERSPACE = "kernel", "kernel, zeros", "wireguard-go"
 ENVIRONMENTS = {
     KERNEL: {"WIREGUARD_IMPLEMENTATION": "kernel"},
     PLAIN_KERNEL: {"WIREGUARD_IMPLEMENTATION": "kernel", "WARP_RESERVED": "off"},
     USERSPACE: {"WIREGUARD_IMPLEMENTATION": "userspace"},
 }
-"""Of ss-warp in the emulated machine."""
+"""Of ss-warp in the emulated machine; zeros instead of WARP's reserved bytes."""
 PEERS = (GVISOR, SYSTEM)
 TUNNELS = (OURS, WIREGUARD, *PEERS)
 PROXIES = (OURS, *PEERS)
