@@ -51,7 +51,9 @@ class Config:
     which device 1's edge ports and the origin's ports 7, 53 and 80 answer too, for places where the real
     ranges are not routed here (the demo); the API answers at its port on every address of the namespace
     anyway. `names` adds to or replaces the DNS zone. `control` is an optional `address:port` for the
-    control interface besides the Unix socket in `state`.
+    control interface besides the Unix socket in `state`. `one_by_one`: the edge's packets arrive as off a
+    wire, not merged as between neighbours on one machine, of which kernel WireGuard with reserved bytes
+    takes the first alone.
     """
 
     state: Path
@@ -65,6 +67,7 @@ class Config:
     api_port: int = 443
     names: dict[str, tuple[Address, ...]] = field(default_factory=dict)
     control: str = ""
+    one_by_one: bool = False
 
     def dump(self) -> str:
         """Return it as JSON."""

@@ -41,6 +41,7 @@ class Station:
         self._namespace = fabric.add(f"device-{device.number}", device.number, reached, own)
         four, six = (one.interface for one in self._engines)
         self._namespace.ip(
+            *(("link set dev uplink gso_max_segs 1",) if config.one_by_one else ()),
             *(f"tuntap add dev {one} mode tun vnet_hdr" for one in (four, six)),
             *(f"link set dev {one} up" for one in (four, six)),
             *(f"route add {one} dev {four}" for one in (ADDRESS4, device.address6)),

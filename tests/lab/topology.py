@@ -74,6 +74,9 @@ BACK = (
 )
 
 
+KERNEL = os.environ.get("LAB_IMPLEMENTATION") == "kernel"
+
+
 class Lab:
     """The topology above, as a context manager. `state` holds the emulator's files.
 
@@ -83,9 +86,8 @@ class Lab:
     def __init__(self, state: Path, *, cloudflare: bool = True, **settings: Any) -> None:
         self._number = next(_numbers)
         self._stack = ExitStack()
-        self._cloudflare = (
-            Cloudflare(self.name("F"), uplink="uplink", state=state, **settings) if cloudflare else None
-        )
+        settings = {"uplink": "uplink", "one_by_one": KERNEL, **settings}
+        self._cloudflare = Cloudflare(self.name("F"), state=state, **settings) if cloudflare else None
 
     @property
     def cloudflare(self) -> Cloudflare:
