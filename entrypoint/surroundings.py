@@ -35,15 +35,11 @@ class Allowance:
         self._at = clock.monotonic()
 
     async def pay(self, cost: float) -> None:
-        """Wait `PAUSE`, or until as much of a repair is allowed as this one cost."""
-        self._earn()
-        await self._clock.sleep(max(PAUSE, (cost - self._left) * EVERY))
-        self._earn()
-        self._left -= cost
-
-    def _earn(self) -> None:
-        before, self._at = self._at, self._clock.monotonic()
-        self._left = min(BURST, self._left + (self._at - before) / EVERY)
+        """Take this off, and wait `PAUSE`, or until there is one left: what comes next may be a repair."""
+        now = self._clock.monotonic()
+        self._left = min(BURST, self._left + (now - self._at) / EVERY) - cost
+        self._at = now
+        await self._clock.sleep(max(PAUSE, (1 - self._left) * EVERY))
 
 
 class Surroundings:
