@@ -52,6 +52,8 @@ class Fabric:
             ipv4__ip_forward=1,
             # Nobody tells the edge's engines of a narrow path: their packets may be cut on the way.
             ipv4__ip_no_pmtu_disc=1,
+            # A flood of which pieces were lost would keep the memory for all others' full for half a minute.
+            ipv4__ipfrag_time=1,
             ipv4__conf__all__rp_filter=0,
             ipv4__conf__default__rp_filter=0,
             ipv6__conf__all__forwarding=1,
