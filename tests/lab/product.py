@@ -12,10 +12,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, ClassVar, Self
 
-from tests.lab.topology import Lab, Place
+from tests.lab.topology import IMPLEMENTATION, Lab, Place
 from tests.pace import longer
 
-IMPLEMENTATION = os.environ.get("LAB_IMPLEMENTATION", "auto")
 STARTED_WITHIN = 15.0
 STOPPED_WITHIN = 5.0
 STEP = longer(0.005)

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.product import IMPLEMENTATION, Product
-from tests.lab.topology import Lab
+from tests.lab.product import Product
+from tests.lab.topology import IMPLEMENTATION, Lab
 
 pytestmark = [pytest.mark.lab, pytest.mark.vm]
 

@@ -74,7 +74,7 @@ BACK = (
 )
 
 
-KERNEL = os.environ.get("LAB_IMPLEMENTATION") == "kernel"
+IMPLEMENTATION = os.environ.get("LAB_IMPLEMENTATION", "auto")
 
 
 class Lab:
@@ -86,7 +86,7 @@ class Lab:
     def __init__(self, state: Path, *, cloudflare: bool = True, **settings: Any) -> None:
         self._number = next(_numbers)
         self._stack = ExitStack()
-        settings = {"uplink": "uplink", "one_by_one": KERNEL, **settings}
+        settings = {"uplink": "uplink", "one_by_one": IMPLEMENTATION == "kernel", **settings}
         self._cloudflare = Cloudflare(self.name("F"), state=state, **settings) if cloudflare else None
 
     @property
