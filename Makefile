@@ -72,7 +72,7 @@ bench-machine: machine-image ## kernel WireGuard beside wireguard-go, emulated: 
 	@tests/vm/run $(TEST_IMAGE) $(MACHINE_IMAGE) tests/vm/figures.py
 
 docs: test-image ## write what README.md and docs/routing.md show of the code
-	@$(RUN) --network none $(TEST_IMAGE) python -m tests.unit.test_readme >README.md.new && mv README.md.new README.md
+	@$(RUN) --network none $(TEST_IMAGE) python -m tests.unit.docs.test_readme >README.md.new && mv README.md.new README.md
 	@$(RUN) $(LAB) $(TEST_IMAGE) python -m tests.lab.routing_page >docs/routing.md.new && mv docs/routing.md.new docs/routing.md
 
 lock: base ## lock the Python packages anew, with hashes

@@ -21,9 +21,9 @@ from nacl.public import PrivateKey
 
 from bench import processes
 from bench.samples import Notes, Samples
-from entrypoint.warp.endpoints import Endpoint
-from entrypoint.wireguard import uapi
-from entrypoint.wireguard.device import DeviceConfig
+from entrypoint.addresses import Endpoint
+from entrypoint.linux.kernel_objects import DeviceConfig
+from entrypoint.wireguard import userspace
 from tests.cloudflare.netns import Namespace
 from tests.lab.product import eventually
 from tests.lab.stand import STOCK, text
@@ -96,7 +96,7 @@ def lane(name: str, number: int) -> Iterator[Lane]:
                 keepalive=0,
                 allowed_ips=(ip_network("10.9.0.0/24"),),
             )
-            request = uapi.encode(config).replace("fwmark=0", "listen_port=2408")
+            request = userspace.encode_uapi(config).replace("fwmark=0", "listen_port=2408")
             eventually(lambda: configured(device, request), f"{name} listens")  # noqa: B023
             space.ip(f"address add 10.9.0.{end + 1}/24 dev {device}", f"link set {device} mtu {MTU} up")
             pids.append(process.pid)

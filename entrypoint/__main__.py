@@ -14,14 +14,14 @@ def main() -> int:
     """Run the command line's command; return its exit code."""
     command, *arguments = sys.argv[1:] or ["run"]
     if command == "healthcheck" and not arguments:
-        from entrypoint.heartbeat import healthcheck
+        from entrypoint.status.heartbeat import healthcheck
 
         code, sentence = healthcheck()
         print(sentence)
         return code
     if command == "run" and not arguments:
         return _run()
-    from entrypoint.cli import command_line
+    from entrypoint.commands.cli import command_line
 
     return command_line([command, *arguments])
 
@@ -31,25 +31,25 @@ def _run() -> int:
     import resource
     import signal
 
-    from entrypoint.signals import IGNORED, STOP
+    from entrypoint.early.preflight import IGNORED, STOP
 
     for number in STOP:
         signal.signal(number, _stop)
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core has every key in it; children inherit this
-    from entrypoint import preflight
-    from entrypoint.closing import settings_behind_it
+    from entrypoint.early import preflight
+    from entrypoint.early.close import load_settings_closed
 
-    preflight.check(*preflight.gather())
-    settings = settings_behind_it(os.environ)
-    from entrypoint.files import locked
-    from entrypoint.network.probe import require_tun
+    preflight.check_privileges(*preflight.read_privileges())
+    settings = load_settings_closed(os.environ)
+    from entrypoint.early.placement import require_tun
+    from entrypoint.linux.state_dir import lock
 
     require_tun(settings.tunnel.implementation)
-    with locked(settings.account.state_dir):
+    with lock(settings.account.state_dir):
         pass  # a volume that cannot be written, or is another's, is said before half a second of imports
-    from entrypoint.service import serve
+    from entrypoint.supervisor import serve
 
     return serve(settings)
 

@@ -4,14 +4,9 @@ import json
 import logging
 import sys
 import time
-from ipaddress import IPv4Address, IPv6Address
 from typing import Literal, TextIO
 
 from entrypoint import __version__
-from shadowsocks.uri import link, qr
-from shadowsocks.users import Credentials
-
-TERMS = "https://www.cloudflare.com/application/terms/"
 
 _hidden: set[str] = set()
 
@@ -73,22 +68,7 @@ def banner() -> list[str]:
     return [f"ss-warp {__version__}: Shadowsocks in, Cloudflare WARP out"]
 
 
-def first_run(host: IPv4Address | IPv6Address | str, port: int, credentials: Credentials) -> str:
-    """Return the framed block of the first run: what a client needs, as fields, link and QR code."""
-    rule = "─" * 72
-    lines = [rule, "Connect to your server with these details:", ""]
-    fields = [("host", str(host)), ("port", str(port)), ("method", str(credentials.method))]
-    for user in credentials.users or (None,):
-        mine = [("user", user.name)] if user else []
-        mine.append(("password", credentials.client_password(user)))
-        uri = link(host, port, credentials, user, tag=f"ss-warp {user.name}" if user else "ss-warp")
-        lines += [f"  {name:9} {value}" for name, value in (*fields, *mine)]
-        lines += ["", f"  {uri}", "", qr(uri), ""]
-    lines += [f"Registering accepts Cloudflare's terms: {TERMS}", rule]
-    return "\n".join(lines)
-
-
-def show(text: str, form: Literal["text", "json"] = "text", stream: TextIO | None = None) -> None:
+def print_block(text: str, form: Literal["text", "json"] = "text", stream: TextIO | None = None) -> None:
     """Print a block as it is, secrets and all, at every level; one object in a JSON log."""
     if form == "json":
         text = json.dumps({"time": _utc(time.time()), "level": "info", "message": text}, ensure_ascii=False)

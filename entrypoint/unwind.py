@@ -41,10 +41,7 @@ class UnwindStack(AsyncExitStack):
         self.push_async_exit(run)
 
     async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
         """Unwind everything, then report what could not be undone."""
         with anyio.CancelScope(shield=True):

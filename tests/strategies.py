@@ -4,7 +4,7 @@ from ipaddress import IPv4Network, IPv6Network
 
 from hypothesis import strategies as st
 
-from entrypoint.network.plan import Address, Network, Ports
+from entrypoint.addresses import Address, Network, Ports
 
 addresses: st.SearchStrategy[Address] = st.one_of(st.ip_addresses(v=4), st.ip_addresses(v=6))
 numbers = st.integers(1, 65535)

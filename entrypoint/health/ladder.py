@@ -38,10 +38,16 @@ LADDER = (  # one round
 
 ROUNDS = 3
 """Rounds of the ladder without an answer until the account itself is doubted."""
-ASK = Row(Rung.ASK_API, 1, 0, 1, 600, "a device that was deleted, or moved; else the API is left in peace")
+ASK_API = Row(
+    Rung.ASK_API, 1, 0, 1, 600, "a device that was deleted, or moved; else the API is left in peace"
+)
 
-MISSING = Row(Rung.RECREATE, 1, 0, 10, 50, "no interface; but somebody may be deleting it in a loop")
-MOVED = Row(Rung.REPLACE_PEER, 1, 0, 10, 50, "another uplink address: wireguard-go keeps the old 15 s")
+INTERFACE_MISSING = Row(
+    Rung.RECREATE, 1, 0, 10, 50, "no interface; but somebody may be deleting it in a loop"
+)
+UPLINK_CHANGED = Row(
+    Rung.REPLACE_PEER, 1, 0, 10, 50, "another uplink address: wireguard-go keeps the old 15 s"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +59,7 @@ class Climb:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class Outage:
     """What is known about the outage: `since` (Clock.monotonic), and what needs no guessing."""
 
     since: float
@@ -62,11 +68,11 @@ class Facts:
     endpoints: int = 1
 
 
-def next_rung(history: tuple[Climb, ...], now: float, facts: Facts) -> Rung | None:
+def next_rung(history: tuple[Climb, ...], now: float, facts: Outage) -> Rung | None:
     """Return the rung to climb `now`; None while every rung that could help has to wait."""
     if facts.device_missing:
-        return Rung.RECREATE if _allowed(MISSING, history, now) else None
-    if facts.uplink_changed and _allowed(MOVED, history, now):
+        return Rung.RECREATE if _allowed(INTERFACE_MISSING, history, now) else None
+    if facts.uplink_changed and _allowed(UPLINK_CHANGED, history, now):
         return Rung.REPLACE_PEER
     others = facts.endpoints - 1
     round_ = [
@@ -74,9 +80,9 @@ def next_rung(history: tuple[Climb, ...], now: float, facts: Facts) -> Rung | No
         for row in LADDER
         for _ in range(min(row.times, others) if row.rung is Rung.NEXT_ENDPOINT else row.times)
     ]
-    climbed = sum(climb.at >= facts.since and climb.rung is not ASK.rung for climb in history)
-    if climbed >= ROUNDS * len(round_) and _allowed(ASK, history, now):
-        return ASK.rung
+    climbed = sum(climb.at >= facts.since and climb.rung is not ASK_API.rung for climb in history)
+    if climbed >= ROUNDS * len(round_) and _allowed(ASK_API, history, now):
+        return ASK_API.rung
     for step in range(len(round_)):
         row = round_[(climbed + step) % len(round_)]
         if now - facts.since >= row.after and _allowed(row, history, now):
@@ -89,8 +95,8 @@ def _allowed(row: Row, history: tuple[Climb, ...], now: float) -> bool:
     return recent < row.burst
 
 
-def exhausted(history: tuple[Climb, ...], facts: Facts) -> bool:
+def exhausted(history: tuple[Climb, ...], facts: Outage) -> bool:
     """Return whether every rung that can be climbed has been, in this outage."""
     climbed = {climb.rung for climb in history if climb.at >= facts.since}
     possible = {row.rung for row in LADDER if row.rung is not Rung.NEXT_ENDPOINT or facts.endpoints > 1}
-    return climbed >= {*possible, ASK.rung}
+    return climbed >= {*possible, ASK_API.rung}

@@ -12,12 +12,9 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from entrypoint.errors import SettingsError
 from entrypoint.settings.checks import CHECKS
-from entrypoint.settings.environ import gather
-from entrypoint.settings.forms import clip
-from entrypoint.settings.network import Dns, Firewall, Routing
-from entrypoint.settings.service import Health, Logs, Shadowsocks
-from entrypoint.settings.tunnel import Account, Tunnel
-from entrypoint.settings.variable import Group, Variable, declared
+from entrypoint.settings.environment import Group, Variable, declared, gather
+from entrypoint.settings.values import clip
+from entrypoint.settings.variables import Account, Dns, Firewall, Health, Logs, Routing, Shadowsocks, Tunnel
 
 
 class Settings(BaseSettings):
@@ -63,13 +60,15 @@ def load(environ: Mapping[str, str]) -> Settings:
     """Read all settings; raise SettingsError with every problem there is. Changes nothing."""
     given = gather(environ, VARIABLES.values())
     try:
-        settings = _built(given.texts, given.warnings)
+        settings = _build(given.texts, given.warnings)
     except ValidationError as failure:
         for error in failure.errors(include_url=False):
             variable = dict(declared(GROUPS[str(error["loc"][0])]))[str(error["loc"][1])]
-            given.problems.append(_line(variable, error["ctx"]["error"], given.texts.pop(variable.name)))
+            given.problems.append(
+                _problem_line(variable, error["ctx"]["error"], given.texts.pop(variable.name))
+            )
             given.bad.add(variable.name)
-        settings = _built(given.texts, given.warnings)
+        settings = _build(given.texts, given.warnings)
     for names, check in CHECKS:
         if given.bad.isdisjoint(names):
             given.problems.extend(check(settings))
@@ -78,7 +77,7 @@ def load(environ: Mapping[str, str]) -> Settings:
     return settings
 
 
-def _built(texts: Mapping[str, str], warnings: list[str]) -> Settings:
+def _build(texts: Mapping[str, str], warnings: list[str]) -> Settings:
     values: dict[str, Any] = {
         name: {field: texts.get(variable.name, variable.default) for field, variable in declared(group)}
         for name, group in GROUPS.items()
@@ -87,12 +86,12 @@ def _built(texts: Mapping[str, str], warnings: list[str]) -> Settings:
     return Settings(**values, texts=open_texts, warnings=tuple(warnings))
 
 
-def _line(variable: Variable, wrong: ValueError, text: str) -> str:
+def _problem_line(variable: Variable, wrong: ValueError, text: str) -> str:
     got = "(hidden)" if variable.secret else clip(text)
     return f"{variable.name}: {wrong}: got {got}; expected {variable.form.expected}, e.g. {variable.example}"
 
 
-def resolved(settings: Settings) -> list[str]:
+def describe(settings: Settings) -> list[str]:
     """Return a heading per group and a line per variable, secrets hidden."""
     lines = []
     for name, group in GROUPS.items():

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
-from shadowsocks.method import password_problem
+from shadowsocks.credentials import password_problem
 
 if TYPE_CHECKING:
     from entrypoint.settings import Settings

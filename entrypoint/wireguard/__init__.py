@@ -1,1 +1,1 @@
-"""wg0: kernel WireGuard, else wireguard-go; after device.py both look the same."""
+"""The tunnel device: kernel WireGuard, else userspace; device.py makes both look the same."""

@@ -1,40 +1,15 @@
 """One WireGuard device, whichever engine drives it."""
 
-import errno
 from collections.abc import Callable
-from dataclasses import dataclass
-from ipaddress import IPv4Network, IPv6Network
 from typing import Literal, Protocol
 
-from entrypoint.network.plan import Link, LinkState
-from entrypoint.ports import Netlink
-from entrypoint.warp.endpoints import Endpoint
+import anyio
+
+from entrypoint.linux.kernel_objects import DeviceConfig, Link, Stats
+from entrypoint.linux.world import Netlink
+from entrypoint.routing.reconcile import delete_link
 
 type Implementation = Literal["kernel", "userspace"]
-
-
-@dataclass(frozen=True, slots=True)
-class DeviceConfig:
-    """A device with its one peer. Keys are base64, keepalive in seconds (0 is off), mark 0 is none."""
-
-    name: str
-    private_key: str
-    peer_public_key: str
-    endpoint: Endpoint
-    mark: int
-    keepalive: int
-    allowed_ips: tuple[IPv4Network | IPv6Network, ...] = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))
-    reserved: bytes = bytes(3)
-    """Bytes 1 to 3 of each message. The kernel has no place for them: there nftables writes them."""
-
-
-@dataclass(frozen=True, slots=True)
-class Stats:
-    """Counters of the peer; `handshake` in seconds since 1970, 0 = never."""
-
-    handshake: float
-    rx_bytes: int
-    tx_bytes: int
 
 
 type Trouble = Literal["restarted", "gone"]
@@ -72,19 +47,35 @@ class Device(Protocol):
         """Read the counters. Raises OSError when the device is gone."""
 
 
-async def find(netlink: Netlink, name: str) -> LinkState | None:
-    """Return the link of this name, None when there is none."""
-    links = (await netlink.snapshot()).links
-    return next((link for link in links if link.name == name), None)
+class KernelDevice:
+    """A device in the kernel (see device.Device)."""
 
+    implementation: Implementation = "kernel"
 
-async def delete(netlink: Netlink, name: str) -> None:
-    """Delete a link of ours, also one that somebody else deletes meanwhile; that ends its wireguard-go."""
-    link = await find(netlink, name)
-    try:
-        match link:
-            case LinkState(kind="tun" | "wireguard" as kind):
-                await netlink.remove(Link(name, kind))
-    except OSError as error:
-        if error.errno != errno.ENODEV:
-            raise
+    def __init__(self, config: DeviceConfig, netlink: Netlink) -> None:
+        self._config = config
+        self._netlink = netlink
+
+    @property
+    def name(self) -> str:
+        """The interface's name."""
+        return self._config.name
+
+    async def configure(self, config: DeviceConfig) -> None:
+        """Set key, mark and peer, replacing the old peer."""
+        self._config = config
+        await self._netlink.configure_wireguard(config)
+
+    async def recreate(self) -> None:
+        """Make the interface anew."""
+        await delete_link(self._netlink, self.name)
+        await self._netlink.add(Link(self.name, "wireguard"))
+        await self._netlink.configure_wireguard(self._config)
+
+    async def keep(self, report: Callable[[Trouble], None]) -> None:
+        """Do nothing, for ever: the kernel's engine does not die, and a lost link is seen by others."""
+        await anyio.sleep_forever()
+
+    async def stats(self) -> Stats:
+        """Read the counters."""
+        return await self._netlink.wireguard_stats(self.name)

@@ -1,11 +1,9 @@
-"""Userspace WireGuard: wireguard-go on a persistent TUN, steered by its UAPI socket.
-
-The TUN is ours, not the engine's, so link, addresses, routes and everybody's sockets survive its death.
-"""
+"""WireGuard's cross-platform configuration protocol (https://www.wireguard.com/xplatform/). Pure."""
 
 import errno
 import logging
 import os
+from base64 import b64decode
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from itertools import chain, repeat
@@ -13,18 +11,68 @@ from pathlib import Path
 
 import anyio
 
-from entrypoint.network.plan import Link, LinkUp
-from entrypoint.ports import Program, Running, World
-from entrypoint.wireguard import uapi
-from entrypoint.wireguard.device import DeviceConfig, Implementation, Stats, Trouble, delete, find
+from entrypoint.linux.kernel_objects import DeviceConfig, Link, LinkUp, Stats
+from entrypoint.linux.world import Program, Running, World
+from entrypoint.routing.reconcile import delete_link, find_link
+from entrypoint.wireguard.device import Implementation, Trouble
 
-PATIENCE = 3.0
+UAPI_GET = "get=1\n\n"
+
+
+def encode_uapi(config: DeviceConfig) -> str:
+    """Return the request that makes `config` the whole configuration: every old peer goes first."""
+    lines = [
+        "set=1",
+        f"private_key={_hex(config.private_key)}",
+        f"fwmark={config.mark}",
+        "replace_peers=true",
+        f"public_key={_hex(config.peer_public_key)}",
+        f"endpoint={config.endpoint}",
+        f"persistent_keepalive_interval={config.keepalive}",
+        "replace_allowed_ips=true",
+        *(f"allowed_ip={network}" for network in config.allowed_ips),
+    ]
+    return "\n".join(lines) + "\n\n"
+
+
+def parse_uapi(answer: str) -> Stats:
+    """Return the counters in the answer to `GET`; a device without a peer has none. Raises OSError."""
+    fields = _fields(answer)
+    handshake = int(fields.get("last_handshake_time_sec", 0))
+    nanoseconds = int(fields.get("last_handshake_time_nsec", 0))
+    return Stats(
+        handshake=handshake + nanoseconds / 1e9,
+        rx_bytes=int(fields.get("rx_bytes", 0)),
+        tx_bytes=int(fields.get("tx_bytes", 0)),
+    )
+
+
+def check_uapi(answer: str) -> None:
+    """Raise OSError unless the answer says errno=0; wireguard-go sends negative numbers."""
+    _fields(answer)
+
+
+def _fields(answer: str) -> dict[str, str]:
+    """Split an answer into its fields; with one peer no key but allowed_ip occurs twice."""
+    fields = dict(line.partition("=")[::2] for line in answer.splitlines() if line)
+    if "errno" not in fields:
+        raise ConnectionAbortedError("wireguard-go hung up in the middle of an answer")
+    if number := abs(int(fields["errno"])):
+        raise OSError(number, f"wireguard-go refuses the configuration: {os.strerror(number)}")
+    return fields
+
+
+def _hex(key: str) -> str:
+    return b64decode(key, validate=True).hex()
+
+
+START_TIMEOUT = 3.0
 """Seconds wireguard-go may take until its socket listens, or an old one until it is gone."""
 
-POLL = 0.01
+POLL_INTERVAL = 0.01
 """Seconds between two looks at a socket that nothing announces."""
 
-PAUSES = (0.2, 1.0, 5.0)
+RESTART_PAUSES = (0.2, 1.0, 5.0)
 """Seconds before starting again an engine that does not come up; the last one for ever."""
 
 
@@ -68,7 +116,7 @@ class UserspaceDevice:
         """Make TUN and engine anew."""
         async with self._lock:
             await self.end()
-            await delete(self._world.netlink, self.name)
+            await delete_link(self._world.netlink, self.name)
             await self._world.netlink.add(Link(self.name, "tun"))
             await self._start()
 
@@ -86,7 +134,7 @@ class UserspaceDevice:
 
     async def stats(self) -> Stats:
         """Read the counters."""
-        return uapi.parse(await self._world.processes.converse(self._socket, uapi.GET))
+        return parse_uapi(await self._world.processes.exchange(self._socket, UAPI_GET))
 
     async def end(self) -> None:
         """End the engine, if there is one; the TUN stays."""
@@ -96,18 +144,18 @@ class UserspaceDevice:
 
     async def _mend(self, dead: Running, report: Callable[[Trouble], None]) -> None:
         """Start the engine again; without an interface that is left to `recreate`."""
-        for pause in chain(PAUSES, repeat(PAUSES[-1])):
+        for pause in chain(RESTART_PAUSES, repeat(RESTART_PAUSES[-1])):
             async with self._lock:
                 if self._engine not in (dead, None):
                     return
                 await self.end()
-                if await find(self._world.netlink, self.name) is None:
+                if await find_link(self._world.netlink, self.name) is None:
                     report("gone")
                     return
                 try:
                     await self._start()
                 except OSError as error:
-                    level = logging.WARNING if pause == PAUSES[0] else logging.DEBUG
+                    level = logging.WARNING if pause == RESTART_PAUSES[0] else logging.DEBUG
                     self._log.log(level, "wireguard-go ended and does not start again: %s", error)
                 else:
                     report("restarted")
@@ -117,7 +165,7 @@ class UserspaceDevice:
     async def _start(self) -> None:
         """Start the engine on the TUN and give it the configuration; the TUN's MTU stays what it was."""
         await self._unused()
-        link = await find(self._world.netlink, self.name)
+        link = await find_link(self._world.netlink, self.name)
         if link is None:
             # The engine would make an interface of its own, which dies with it.
             raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
@@ -144,19 +192,19 @@ class UserspaceDevice:
 
     async def _unused(self) -> None:
         """Wait until an older engine of this name is gone: it removes the socket by name, also a new one."""
-        deadline = self._world.clock.monotonic() + PATIENCE
+        deadline = self._world.clock.monotonic() + START_TIMEOUT
         while self._world.clock.monotonic() < deadline:
             try:
-                await self._world.processes.converse(self._socket, uapi.GET)
+                await self._world.processes.exchange(self._socket, UAPI_GET)
             except OSError:
                 return
-            await self._world.clock.sleep(POLL)
+            await self._world.clock.sleep(POLL_INTERVAL)
 
     async def _configured(self, engine: Running) -> None:
         """Configure a starting engine as soon as it listens. Raises OSError, also when it ends instead."""
         clock = self._world.clock
-        deadline = clock.monotonic() + PATIENCE
-        trouble: OSError | None = TimeoutError(f"no socket within {PATIENCE:g} s")
+        deadline = clock.monotonic() + START_TIMEOUT
+        trouble: OSError | None = TimeoutError(f"no socket within {START_TIMEOUT:g} s")
         ended = False
 
         async def watch() -> None:
@@ -172,7 +220,7 @@ class UserspaceDevice:
                     await self._set()
                     trouble = None
                 except (FileNotFoundError, ConnectionRefusedError):
-                    await clock.sleep(POLL)
+                    await clock.sleep(POLL_INTERVAL)
                     continue
                 except OSError as error:
                     trouble = error
@@ -185,19 +233,7 @@ class UserspaceDevice:
             raise trouble
 
     async def _set(self) -> None:
-        uapi.check(await self._world.processes.converse(self._socket, uapi.encode(self._config)))
-
-
-def memory_limit(cgroup: Path) -> int | None:
-    """Return our memory limit in bytes (cgroup v2, else v1), None when there is none."""
-    for file in (cgroup / "memory.max", cgroup / "memory" / "memory.limit_in_bytes"):
-        try:
-            text = file.read_text().strip()
-        except OSError:
-            continue
-        # v1 says "unlimited" by a number close to 2^63.
-        return int(text) if text.isdecimal() and int(text) < 1 << 62 else None
-    return None
+        check_uapi(await self._world.processes.exchange(self._socket, encode_uapi(self._config)))
 
 
 def go_memory(limit: int | None) -> dict[str, str]:

@@ -19,7 +19,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Any, Protocol
 
-from tests.cloudflare import ECHO_PORT, Config
+from tests.cloudflare.config import ECHO_PORT, Config
 from tests.lab.client import SOCKS, Client, Reached, Target, origin_url
 from tests.lab.product import eventually
 

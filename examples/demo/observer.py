@@ -14,7 +14,7 @@ import sys
 from collections import Counter
 from ipaddress import ip_address, ip_network
 
-from tests.cloudflare import EDGE_PORTS
+from tests.cloudflare.config import EDGE_PORTS
 from tests.lab.wire import SNAP, called, neighbours, parse, served, wireguard
 
 UPLINK = "eth0"

@@ -14,14 +14,7 @@ from tests.cloudflare.access import Access, team_json
 from tests.cloudflare.account_calls import AccountCalls
 from tests.cloudflare.answers import Refused, headers
 from tests.cloudflare.config import Config
-from tests.cloudflare.devices import (
-    NEWER,
-    Device,
-    Devices,
-    device_json,
-    new_address6,
-    usable_key,
-)
+from tests.cloudflare.devices import NEWER, Device, Devices, device_json, new_address6, usable_key
 from tests.cloudflare.faults import Faults
 from tests.cloudflare.limits import Budget
 from tests.cloudflare.manners import Manners

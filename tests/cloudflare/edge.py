@@ -119,11 +119,7 @@ class Edge:
             before, station.device = station.device, device
             if before.address6 != device.address6:
                 station.move()
-            if (before.key, before.served, before.address6) != (
-                device.key,
-                device.served,
-                device.address6,
-            ):
+            if (before.key, before.served, before.address6) != (device.key, device.served, device.address6):
                 station.police(self._faults)
                 station.listen()
 

@@ -96,10 +96,7 @@ class Engine:
                 os._exit(126)
 
         # We are single-threaded, so Python may run between fork and exec.
-        environment = {
-            "WG_CLIENT_ID": ",".join(map(str, self._reserved)),
-            "WG_LEDGER": str(self.ledger.file),
-        }
+        environment = {"WG_CLIENT_ID": ",".join(map(str, self._reserved)), "WG_LEDGER": str(self.ledger.file)}
         self._process = subprocess.Popen(
             ["wireguard-edge", self.interface],
             env=os.environ | environment,

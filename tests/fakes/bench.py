@@ -11,11 +11,11 @@ from typing import Any, cast
 
 import anyio
 
-from entrypoint.network.plan import LinkUp
-from entrypoint.ports import World
-from entrypoint.warp.endpoints import Endpoint
-from entrypoint.wireguard.choice import Places, open_device
-from entrypoint.wireguard.device import Device, DeviceConfig, Trouble
+from entrypoint.addresses import Endpoint
+from entrypoint.linux.kernel_objects import DeviceConfig, LinkUp
+from entrypoint.linux.world import World
+from entrypoint.wireguard.device import Device, Trouble
+from entrypoint.wireguard.open import Places, open_device
 from tests.fakes.clock import FakeClock
 from tests.fakes.links import FakeLinks
 from tests.fakes.processes import FakeProcesses, FakeWireguardGo

@@ -8,11 +8,11 @@ from typing import Any
 import anyio.lowlevel
 import httpx
 
-from entrypoint.files import locked
-from entrypoint.warp.account import Account, public_key
-from entrypoint.warp.api import WarpApi
-from entrypoint.warp.life import Wishes, ready
-from entrypoint.warp.store import Kept
+from entrypoint.account.api import WarpApi
+from entrypoint.account.lifecycle import AccountWishes, load_or_register
+from entrypoint.account.model import Account, public_key
+from entrypoint.account.store import StoredAccount
+from entrypoint.linux.state_dir import lock
 from tests.fakes.http import API, DNS, FakeHttp, Holes
 from tests.fakes.warp_api import FakeApi
 
@@ -51,7 +51,7 @@ class Box:
         self.http = FakeHttp({API: self.site}, {DNS: {HOST: [API]}}, self.holes)
         self.clock = FakeClock()
         self.told: list[tuple[str, float]] = []
-        self.wishes = Wishes("lab")
+        self.wishes = AccountWishes("lab")
         self.url = f"https://{HOST}"
 
     def look(self, request: httpx.Request) -> None:
@@ -76,9 +76,9 @@ class Box:
     async def start(self) -> Account:
         return (await self.ready()).account
 
-    async def ready(self) -> Kept:
-        with locked(self.directory):
-            return await ready(
+    async def ready(self) -> StoredAccount:
+        with lock(self.directory):
+            return await load_or_register(
                 self.directory,
                 self.api,
                 self.clock,

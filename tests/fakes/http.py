@@ -13,8 +13,8 @@ from pathlib import Path
 
 import httpx
 
-from entrypoint.network.plan import Address, Destination
-from entrypoint.ports import Bound, Marked
+from entrypoint.addresses import Address, Destination
+from entrypoint.linux.world import Bound, Marked
 
 type Site = (
     Callable[[httpx.Request], httpx.Response]

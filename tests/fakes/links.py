@@ -11,9 +11,16 @@ from contextlib import asynccontextmanager
 import anyio
 from anyio.lowlevel import checkpoint
 
-from entrypoint.network.counters import Traffic
-from entrypoint.network.plan import Item, Link, LinkState, LinkUp, Snapshot
-from entrypoint.wireguard.device import DeviceConfig, Stats
+from entrypoint.linux.kernel_objects import (
+    DeviceConfig,
+    Item,
+    Link,
+    LinkState,
+    LinkUp,
+    Snapshot,
+    Stats,
+    Traffic,
+)
 from tests.fakes.netlink import MTU
 
 
@@ -72,12 +79,12 @@ class FakeLinks:
 
         yield bursts()
 
-    async def set_wireguard(self, config: DeviceConfig) -> None:
+    async def configure_wireguard(self, config: DeviceConfig) -> None:
         await self._allowed()
         self._require_wireguard(config.name)
         self.devices[config.name] = config
 
-    async def wireguard(self, device: str) -> Stats:
+    async def wireguard_stats(self, device: str) -> Stats:
         await self._allowed()
         self._require_wireguard(device)
         return Stats(1_800_000_000.0, 92, 148)
@@ -85,10 +92,10 @@ class FakeLinks:
     def traffic(self, device: str) -> Traffic | None:
         return Traffic(0, 0) if device in self.links else None
 
-    async def way(self, flow: object) -> str | None:
+    async def route_device(self, flow: object) -> str | None:
         raise AssertionError("nobody asks this here")
 
-    def listening(self) -> frozenset[int]:
+    def listening_ports(self) -> frozenset[int]:
         return frozenset()
 
     async def _allowed(self) -> None:

@@ -12,11 +12,12 @@ from ipaddress import ip_interface, ip_network
 
 import anyio.lowlevel
 
-from entrypoint.network.counters import Traffic
-from entrypoint.network.plan import (
+from entrypoint.addresses import Family
+from entrypoint.linux.kernel_objects import (
     MAIN_TABLE,
     AddressState,
-    Family,
+    DeviceConfig,
+    Flow,
     Item,
     Link,
     LinkAddress,
@@ -25,11 +26,12 @@ from entrypoint.network.plan import (
     Route,
     Rule,
     Snapshot,
+    Stats,
+    Traffic,
 )
-from entrypoint.network.walk import Flow, walk
-from entrypoint.wireguard.device import DeviceConfig, Stats
+from entrypoint.routing.lookup import decide_route
 from tests.fakes.bursts import Bursts
-from tests.fakes.views import show as show
+from tests.fakes.views import show
 
 MTU = {"tun": 1500, "wireguard": 1420}
 KERNELS_RULES = (
@@ -111,13 +113,13 @@ class FakeNetlink:
     def changes(self) -> AbstractAsyncContextManager[AsyncIterator[None]]:
         return self._told.subscribed()
 
-    async def set_wireguard(self, config: DeviceConfig) -> None:
+    async def configure_wireguard(self, config: DeviceConfig) -> None:
         await anyio.lowlevel.checkpoint()
         self._counted(f"wg set {config.name}")
         self._require_wireguard(config.name)
         self.wireguards[config.name] = config
 
-    async def wireguard(self, device: str) -> Stats:
+    async def wireguard_stats(self, device: str) -> Stats:
         await anyio.lowlevel.checkpoint()
         self._require_wireguard(device)
         return self.stats
@@ -126,13 +128,13 @@ class FakeNetlink:
         there = any(link.name == device for link in self.links)
         return self.packets.get(device, Traffic(0, 0)) if there else None
 
-    async def way(self, flow: Flow) -> str | None:
+    async def route_device(self, flow: Flow) -> str | None:
         await anyio.lowlevel.checkpoint()
         ours = flow.source is None or any(one.address.ip == flow.source for one in self.addresses)
-        found = walk(self._state(), flow) if ours else None
+        found = decide_route(self._state(), flow) if ours else None
         return found.device if found else None
 
-    def listening(self) -> frozenset[int]:
+    def listening_ports(self) -> frozenset[int]:
         return self.listeners
 
     # What happens inside.

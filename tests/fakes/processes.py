@@ -14,10 +14,11 @@ from pathlib import Path
 import anyio
 from anyio.lowlevel import checkpoint
 
+from entrypoint.addresses import Address
 from entrypoint.errors import PlatformError
-from entrypoint.network.plan import Address, LinkUp
-from entrypoint.ports import Clock, Netlink, Program, Running
-from entrypoint.wireguard.device import find
+from entrypoint.linux.kernel_objects import LinkUp
+from entrypoint.linux.world import Clock, Netlink, Program, Running
+from entrypoint.routing.reconcile import find_link
 
 EINVAL = -22
 
@@ -91,7 +92,7 @@ class FakeWireguardGo(FakeChild):
         self.tx_bytes = 0
 
     async def begin(self) -> None:
-        link = await find(self.netlink, self.name)
+        link = await find_link(self.netlink, self.name)
         if link is None:
             self.say(f"ERROR: ({self.name}) Failed to create TUN device: operation not permitted")
             self.end(1)
@@ -103,7 +104,7 @@ class FakeWireguardGo(FakeChild):
 
         async def follow() -> None:
             async with self.netlink.changes() as changes:
-                while await find(self.netlink, self.name) is not None:
+                while await find_link(self.netlink, self.name) is not None:
                     await anext(changes)
             self.end(0)
 
@@ -214,7 +215,7 @@ class FakeProcesses:
         if error := self.fail_at.get(self.count):
             raise error
 
-    async def converse(self, socket: Path, request: str) -> str:
+    async def exchange(self, socket: Path, request: str) -> str:
         await checkpoint()
         self._counted()
         name = socket.name.removesuffix(".sock")
@@ -226,7 +227,7 @@ class FakeProcesses:
             raise ConnectionRefusedError if was_killed else FileNotFoundError(str(socket))
         return engine.answer(request)
 
-    async def answers(self, address: Address, port: int, *, limit: float) -> bool:
+    async def is_responsive(self, address: Address, port: int, *, limit: float) -> bool:
         await checkpoint()
         if not (server := next((child for child in self.ssservers() if child.alive), None)):
             return False  # refused

@@ -14,11 +14,10 @@ import httpx
 from anyio import sleep_forever
 from anyio.lowlevel import checkpoint
 
-from entrypoint.network.counters import Traffic
-from entrypoint.network.plan import Address, Family
-from entrypoint.ports import Bound, Clock, Marked
-from entrypoint.warp.endpoints import Endpoint
-from entrypoint.wireguard.device import DeviceConfig, Implementation, Stats, Trouble
+from entrypoint.addresses import Address, Endpoint, Family
+from entrypoint.linux.kernel_objects import DeviceConfig, Stats, Traffic
+from entrypoint.linux.world import Bound, Clock, Marked
+from entrypoint.wireguard.device import Implementation, Trouble
 
 EXIT: dict[Family, str] = {4: "104.28.0.1", 6: "2a09:bac1::1"}
 

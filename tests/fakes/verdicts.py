@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import Literal
 
-from entrypoint.network.plan import Address
+from entrypoint.addresses import Address
 
 
 @dataclass(frozen=True, slots=True)

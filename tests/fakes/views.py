@@ -1,6 +1,6 @@
 """A kernel's state as text."""
 
-from entrypoint.network.plan import MAIN_TABLE, Snapshot
+from entrypoint.linux.kernel_objects import MAIN_TABLE, Snapshot
 
 
 def show(snapshot: Snapshot) -> str:

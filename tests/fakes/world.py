@@ -17,17 +17,17 @@ import anyio
 import httpx
 from anyio.lowlevel import checkpoint
 
-from entrypoint import chain
-from entrypoint.network.counters import Traffic
-from entrypoint.network.killswitch import Closed, ruleset
-from entrypoint.network.plan import Address, Destination, Snapshot
-from entrypoint.ports import Bound, Marked, Netlink, World
+from entrypoint import supervisor
+from entrypoint.account.model import public_key
+from entrypoint.addresses import Address, Destination, Endpoint
+from entrypoint.firewall.policy import Closed
+from entrypoint.firewall.ruleset import ruleset
+from entrypoint.linux.kernel_objects import Snapshot, Traffic
+from entrypoint.linux.world import Bound, Marked, Netlink, World
 from entrypoint.settings import Settings, load
-from entrypoint.state import State
-from entrypoint.status import Board
-from entrypoint.warp.account import public_key
-from entrypoint.warp.endpoints import Endpoint
-from entrypoint.wireguard.choice import Places
+from entrypoint.status.board import Board, Run
+from entrypoint.status.states import State
+from entrypoint.wireguard.open import Places
 from tests.fakes.clock import FakeClock
 from tests.fakes.http import FakeHttp
 from tests.fakes.netlink import FakeNetlink
@@ -212,8 +212,8 @@ class FakeWorld:
 
     async def run(self, board: Board | None = None, **environ: str) -> None:
         """Run the chain until cancelled, or until it fails."""
-        settings = self.settings(**environ)
-        await chain.run(settings, self.doors, board or self.board(), self.places)
+        run = Run(self.settings(**environ), self.doors, board or self.board())
+        await supervisor.keep_up(run, self.places)
 
     @asynccontextmanager
     async def serving(self, **environ: str) -> AsyncIterator[Board]:

@@ -60,10 +60,7 @@ class Example:
         config["networks"] = {"default": {"name": self.internet.network.name, "external": True}}
         for volume in config.get("volumes", {}).values():
             del volume["name"]
-        config.setdefault("volumes", {})["cloudflare"] = {
-            "name": self.internet.volume.name,
-            "external": True,
-        }
+        config.setdefault("volumes", {})["cloudflare"] = {"name": self.internet.volume.name, "external": True}
         for name, service in config["services"].items():
             service["labels"] = {LABEL: ""}
             for port in service.get("ports", ()):

@@ -25,7 +25,7 @@ from itertools import count
 from pathlib import Path
 
 from examples.demo.client import TARGETS, Here
-from tests.cloudflare import ECHO_PORT
+from tests.cloudflare.config import ECHO_PORT
 from tests.lab.client import Client, Reached, Target, origin_url
 
 PROBES = Path("/tmp/probes.json")

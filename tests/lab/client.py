@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 
-from tests.cloudflare import ECHO_PORT
+from tests.cloudflare.config import ECHO_PORT
 from tests.lab.product import eventually
 from tests.lab.topology import Lab, Place
 from tests.pace import longer

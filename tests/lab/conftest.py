@@ -4,7 +4,6 @@ from collections.abc import Generator, Iterator
 
 import pytest
 
-from tests.conftest import Record as Record
 from tests.lab.product import Product
 from tests.lab.topology import Lab
 

@@ -7,7 +7,7 @@ from http.client import HTTPException
 from ipaddress import IPv4Address, ip_address, ip_network
 from pathlib import Path
 
-from tests.cloudflare import EDGE_PORTS
+from tests.cloudflare.config import EDGE_PORTS
 from tests.cloudflare.fabric import LINKS4, LINKS6
 from tests.lab.client import Client, Target, shadowsocks_client
 from tests.lab.product import Product

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from typing import Literal
 
-from tests.cloudflare import ECHO_PORT
+from tests.cloudflare.config import ECHO_PORT
 from tests.lab.topology import HOST
 from tests.lab.wire import Packet, Wire
 

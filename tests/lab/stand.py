@@ -24,15 +24,15 @@ import anyio
 import pytest
 from nacl.public import PrivateKey
 
-from entrypoint.children import SystemProcesses
-from entrypoint.clock import SystemClock
-from entrypoint.network.netlink import SystemNetlink
-from entrypoint.network.plan import LinkAddress, LinkUp
-from entrypoint.ports import World
-from entrypoint.warp.endpoints import Endpoint
-from entrypoint.wireguard import uapi
-from entrypoint.wireguard.choice import open_device
-from entrypoint.wireguard.device import Device, DeviceConfig, Trouble
+from entrypoint.addresses import Endpoint
+from entrypoint.linux.kernel_objects import DeviceConfig, LinkAddress, LinkUp
+from entrypoint.linux.netlink import SystemNetlink
+from entrypoint.linux.processes import SystemProcesses
+from entrypoint.linux.this_machine import SystemClock
+from entrypoint.linux.world import World
+from entrypoint.wireguard import userspace
+from entrypoint.wireguard.device import Device, Trouble
+from entrypoint.wireguard.open import open_device
 
 LOG = logging.getLogger("lab")
 UNUSED = cast("Any", None)
@@ -84,7 +84,7 @@ class Edge:
             keepalive=0,
             allowed_ips=(ip_network("10.9.0.1/32"), ip_network("fd09::1/128")),
         )
-        request = uapi.encode(device).replace("fwmark=4096", "listen_port=2408")
+        request = userspace.encode_uapi(device).replace("fwmark=4096", "listen_port=2408")
         deadline = time.monotonic() + 5
         while True:
             with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX) as control:
@@ -193,10 +193,7 @@ def engines() -> list[int]:
 
 @asynccontextmanager
 async def kept(reports: list[Trouble]) -> AsyncIterator[Device]:
-    async with (
-        open_device("auto", config(), WORLD, LOG) as device,
-        anyio.create_task_group() as tasks,
-    ):
+    async with open_device("auto", config(), WORLD, LOG) as device, anyio.create_task_group() as tasks:
         await dress()
         tasks.start_soon(device.keep, reports.append)
         yield device

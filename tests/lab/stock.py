@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 from nacl.public import PrivateKey
 
-from tests.cloudflare import API_NAME, ECHO_PORT
+from tests.cloudflare.config import API_NAME, ECHO_PORT
 from tests.lab.topology import Lab, Place
 
 UAPI_DIRECTORY = Path("/var/run/wireguard")

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cloudflare import Cloudflare, created_but_500, hang, reset, status
+from tests.cloudflare.client import Cloudflare
+from tests.cloudflare.faults import created_but_500, hang, reset, status
 from tests.lab.product import Product
 from tests.lab.topology import Lab, Place
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.conftest import Record
+from tests.conftest import Record
 from tests.lab.hosts import more_hosts
 from tests.lab.product import Product
 from tests.lab.topology import Lab, Place

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cloudflare import EDGE_PORTS, bulk, bulk_sha256
+from tests.cloudflare.config import EDGE_PORTS, bulk, bulk_sha256
 from tests.lab.client import Client, Target, shadowsocks_client
 from tests.lab.product import Product
 from tests.lab.topology import HOST, WIRE, Lab

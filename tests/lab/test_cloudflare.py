@@ -16,7 +16,8 @@ import dns.query
 import httpx
 import pytest
 
-from tests.cloudflare import Cloudflare, bulk, bulk_sha256
+from tests.cloudflare.client import Cloudflare
+from tests.cloudflare.config import bulk, bulk_sha256
 from tests.lab.stock import Account, Client, call, client, echo, new_key, register, trace
 from tests.lab.topology import HOST, WIRE, Lab
 from tests.lab.wire import Wire, called, neighbours, wireguard

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator
 import httpx
 import pytest
 
-from tests import cloudflare
-from tests.cloudflare import Cloudflare, Fault
+from tests.cloudflare import faults
+from tests.cloudflare.client import Cloudflare
+from tests.cloudflare.faults import Fault
 from tests.lab.stock import call
 from tests.lab.topology import Lab
 
@@ -31,15 +32,15 @@ def cf(lab: Lab) -> Iterator[Cloudflare]:
 
 
 FAULTS: dict[str, tuple[Fault, Callable[[httpx.Response], bool]]] = {
-    "429": (cloudflare.too_many("7"), lambda a: a.status_code == 429 and a.headers["retry-after"] == "7"),
-    "500": (cloudflare.status(500), lambda a: a.status_code == 500),
-    "created": (cloudflare.created_but_500(), lambda a: a.status_code == 500),
-    "garbage": (cloudflare.garbage(), lambda a: a.status_code == 200 and b"not json" in a.content),
-    "html": (cloudflare.html(), lambda a: a.status_code == 200 and a.text.startswith("<!DOCTYPE")),
-    "empty": (cloudflare.empty(), lambda a: a.status_code == 200 and a.content == b""),
-    "types": (cloudflare.wrong_types(), lambda a: a.json()["id"] == 7),
+    "429": (faults.too_many("7"), lambda a: a.status_code == 429 and a.headers["retry-after"] == "7"),
+    "500": (faults.status(500), lambda a: a.status_code == 500),
+    "created": (faults.created_but_500(), lambda a: a.status_code == 500),
+    "garbage": (faults.garbage(), lambda a: a.status_code == 200 and b"not json" in a.content),
+    "html": (faults.html(), lambda a: a.status_code == 200 and a.text.startswith("<!DOCTYPE")),
+    "empty": (faults.empty(), lambda a: a.status_code == 200 and a.content == b""),
+    "types": (faults.wrong_types(), lambda a: a.json()["id"] == 7),
     "hostile": (
-        cloudflare.override({"config.peers.0.endpoint.v4": "127.0.0.1:70000", "token": cloudflare.REMOVED}),
+        faults.override({"config.peers.0.endpoint.v4": "127.0.0.1:70000", "token": faults.REMOVED}),
         lambda a: "127.0.0.1:70000" in a.text and "token" not in a.json(),
     ),
 }
@@ -60,9 +61,9 @@ def test_a_fault_hits_once_and_is_over(lab: Lab, cf: Cloudflare, name: str) -> N
 @pytest.mark.parametrize(
     ("fault", "error"),
     [
-        (cloudflare.truncated(), httpx.RemoteProtocolError),
-        (cloudflare.reset(), httpx.ReadError),
-        (cloudflare.hang(), httpx.ReadTimeout),
+        (faults.truncated(), httpx.RemoteProtocolError),
+        (faults.reset(), httpx.ReadError),
+        (faults.hang(), httpx.ReadTimeout),
     ],
 )
 def test_a_broken_connection(lab: Lab, cf: Cloudflare, fault: Fault, error: type[Exception]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cloudflare import Cloudflare
+from tests.cloudflare.client import Cloudflare
 from tests.lab.stock import client, echo, register
 from tests.lab.topology import Lab
 

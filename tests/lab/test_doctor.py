@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.conftest import Record
+from tests.conftest import Record
 from tests.lab.host_topology import UDP, host_lab
 from tests.lab.test_host import on_host
 from tests.lab.topology import Lab

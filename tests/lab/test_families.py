@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.cloudflare.netns import run
+from tests.conftest import Record
 from tests.lab.client import Client, Reached, Target
-from tests.lab.conftest import Record
 from tests.lab.probes import Prober
 from tests.lab.product import Product
 from tests.lab.scene import TRACE4, TRACE6, Scene, client_of, exit_of, serving, watched
@@ -152,10 +152,7 @@ def works(scene: Scene, mode: str, carried: int) -> None:
 def directly(scene: Scene, mode: str, direct: int, target: Target) -> bool:
     """Say whether TCP and UDP of this family leave with H's own address."""
     here = str(HOST[direct == 6])
-    for found in (
-        scene.client.trace(target),
-        traced(scene.lab, TRACES[direct]) if mode == "full" else None,
-    ):
+    for found in (scene.client.trace(target), traced(scene.lab, TRACES[direct]) if mode == "full" else None):
         assert found in (None, Reached(here, "off"))
     return echoed(scene.client, TRACES[direct]) == here
 

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import Record
 from tests.lab.client import Client
-from tests.lab.conftest import Record
 from tests.lab.product import Product, eventually
 from tests.lab.scene import TRACE4, Scene, client_of, serving
 from tests.lab.starts import as_new, blocked_after

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.lab.conftest import Record
+from tests.conftest import Record
 from tests.lab.probes import Pinger
 from tests.lab.product import eventually
 from tests.lab.scene import TRACE4, TRACE6, Scene, serving, watched

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import Record
 from tests.lab.client import Reached
-from tests.lab.conftest import Record
 from tests.lab.host_topology import (
     ADDRESSES,
     SSH,

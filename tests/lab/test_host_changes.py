@@ -9,8 +9,8 @@ from ipaddress import ip_address
 
 import pytest
 
+from tests.conftest import Record
 from tests.lab.client import Client
-from tests.lab.conftest import Record
 from tests.lab.host_running import SERVER, again, client, kernel, lab, logged_in, mode, product
 from tests.lab.host_topology import ADDRESSES, DOCKERS, SECOND_NIC, SSH, TCP_PUBLISHED, UDP
 from tests.lab.probes import Pinger
@@ -59,9 +59,7 @@ def test_k16_restarted_by_others(
     )
 
 
-CELLS = [
-    *({"all": a, "eth0": e, "wg0": w} for a, e, w in itertools.product((0, 1, 2), repeat=3)),
-]
+CELLS = [*({"all": a, "eth0": e, "wg0": w} for a, e, w in itertools.product((0, 1, 2), repeat=3))]
 VARIANTS = (("arp_filter", 1), ("accept_local", 1), ("arp_ignore", 2), ("src_valid_mark", 1))
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.conftest import Record
+from tests.conftest import Record
 from tests.lab.host_topology import dump, host_lab
 from tests.lab.product import eventually
 from tests.lab.test_host import LONGEST, on_host

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import Record
 from tests.lab.client import Reached
-from tests.lab.conftest import Record
 from tests.lab.host_topology import ADDRESSES, SSH, dump, host_lab
 from tests.lab.product import Product, eventually
 from tests.lab.scene import TRACE4

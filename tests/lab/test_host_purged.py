@@ -5,7 +5,7 @@ import time
 
 import pytest
 
-from tests.lab.conftest import Record
+from tests.conftest import Record
 from tests.lab.host_running import again, kernel, lab, logged_in, mode, product
 from tests.lab.host_topology import DOCKERS
 from tests.lab.product import Product

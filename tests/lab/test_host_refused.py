@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.conftest import Record
+from tests.conftest import Record
 from tests.lab.host_topology import ADDRESSES, SSH, dump, host_lab
 from tests.lab.kill_points import Point, points, strace
 from tests.lab.scene import TRACE4, Scene, client_of

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.lab.conftest import Record
+from tests.conftest import Record
 from tests.lab.product import Product, eventually
 from tests.lab.stock import Account, register
 from tests.lab.topology import Lab

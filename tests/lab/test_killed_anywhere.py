@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.conftest import Record
+from tests.conftest import Record
 from tests.lab.host_topology import ADDRESSES, SSH, dump, host_lab
 from tests.lab.kill_points import Point, disarm, lived, points, sample, stopped
 from tests.lab.product import Product, eventually

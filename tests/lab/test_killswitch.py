@@ -15,18 +15,12 @@ from ipaddress import ip_address, ip_network
 import anyio
 import pytest
 
-from entrypoint.network.firewall import kill_switch
-from entrypoint.network.killswitch import (
-    SSSERVER,
-    Closed,
-    FullTunnel,
-    HostFull,
-    ProxyTunnel,
-    release,
-    ruleset,
-)
-from entrypoint.network.nft import SystemNft
-from entrypoint.network.plan import Destination, Mark, Ports
+from entrypoint.addresses import Destination, Mark, Ports
+from entrypoint.firewall.killswitch import kill_switch
+from entrypoint.firewall.policy import Closed, FullTunnel, HostFull, ProxyTunnel
+from entrypoint.firewall.ruleset import release, ruleset
+from entrypoint.linux.kernel_objects import SSSERVER_UID
+from entrypoint.linux.nft import SystemNft
 from tests.cloudflare.netns import Namespace
 
 pytestmark = pytest.mark.lab
@@ -134,7 +128,7 @@ def test_without_it_every_packet_is_seen(namespace: Namespace) -> None:
     everything = {*PUBLIC, *NEIGHBOURS, MARKED, *MARKED_ELSEWHERE, UNMARKED, DHCP}
     assert leaving(namespace, 0, *everything) == everything
     theirs = {*PUBLIC, *NEIGHBOURS, UNMARKED, ANSWER}
-    assert leaving(namespace, SSSERVER, *theirs) == theirs
+    assert leaving(namespace, SSSERVER_UID, *theirs) == theirs
     namespace.nft(ruleset(FULL))
     namespace.nft(release())
     assert leaving(namespace, 0, *everything) == everything
@@ -160,14 +154,14 @@ def test_a_host_lets_out_the_same_and_what_another_vpn_marks(namespace: Namespac
 def test_ssserver_only_answers(namespace: Namespace) -> None:
     for policy in (FULL, PROXY, HOST):
         namespace.nft(ruleset(policy))
-        assert leaving(namespace, SSSERVER, *PUBLIC, *NEIGHBOURS, UNMARKED, ANSWER) == {ANSWER}, policy
+        assert leaving(namespace, SSSERVER_UID, *PUBLIC, *NEIGHBOURS, UNMARKED, ANSWER) == {ANSWER}, policy
 
 
 def test_kernel_wireguard_sends_what_ssserver_gave_it(namespace: Namespace) -> None:
     """Its packets carry the mark, and the user of what is inside them."""
     for policy in (FULL, PROXY, HOST):
         namespace.nft(ruleset(policy))
-        assert leaving(namespace, SSSERVER, MARKED, *MARKED_ELSEWHERE) == {MARKED}, policy
+        assert leaving(namespace, SSSERVER_UID, MARKED, *MARKED_ELSEWHERE) == {MARKED}, policy
 
 
 def test_proxy_leaves_everybody_else_alone(namespace: Namespace) -> None:

@@ -6,8 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from entrypoint.network.killswitch import Closed, FullTunnel, HostFull, Policy, ProxyTunnel, ruleset
-from entrypoint.network.plan import Destination, Mark
+from entrypoint.addresses import Destination, Mark
+from entrypoint.firewall.policy import Closed, FullTunnel, HostFull, Policy, ProxyTunnel
+from entrypoint.firewall.ruleset import ruleset
 from tests.strategies import addresses, networks, numbers, ports
 
 pytestmark = pytest.mark.lab

@@ -14,7 +14,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.lab.conftest import Record
+from tests.conftest import Record
 from tests.lab.probes import Load, Pinger, Prober
 from tests.lab.product import eventually
 from tests.lab.scene import TRACE4, TRACE6, Scene, reasons, serving, watched

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import Record
 from tests.lab.client import Client
-from tests.lab.conftest import Record
 from tests.lab.leaks.flows import flows
 from tests.lab.leaks.injected import everybody
 from tests.lab.leaks.stage import PROBES, REPEAT

@@ -9,13 +9,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from entrypoint.network.netlink import SystemNetlink
-from entrypoint.network.numbers import Numbers, present
-from entrypoint.network.plan import Item, Link, LinkAddress, LinkUp, Mark, Route, Rule
-from entrypoint.network.reconcile import withdraw
-from entrypoint.ports import Netlink
+from entrypoint.addresses import Mark
+from entrypoint.linux.kernel_objects import Item, Link, LinkAddress, LinkUp, Route, Rule
+from entrypoint.linux.netlink import SystemNetlink
+from entrypoint.linux.world import Netlink
+from entrypoint.routing.plan import OurIds, ours_in
+from entrypoint.routing.reconcile import remove_all
 from tests.cloudflare.netns import Namespace
-from tests.fakes.netlink import FakeNetlink, show
+from tests.fakes.netlink import FakeNetlink
+from tests.fakes.views import show
 from tests.lab.alone import ANY4, ANY6, ETH0, T4, T6, inside, ip, listed, plug
 
 pytestmark = pytest.mark.lab
@@ -94,8 +96,8 @@ def test_rules_that_say_more_than_ours_are_somebody_elses(namespace: Namespace) 
 
     async def play() -> None:
         before = listed(namespace)
-        assert not list(present(await netlink.snapshot(), Numbers()))
-        await withdraw(Numbers(), netlink)
+        assert not list(ours_in(await netlink.snapshot(), OurIds()))
+        await remove_all(OurIds(), netlink)
         assert listed(namespace) == before
 
     inside(namespace, play)

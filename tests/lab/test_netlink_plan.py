@@ -8,15 +8,14 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from entrypoint.network.claims import claimed
-from entrypoint.network.netlink import SystemNetlink
-from entrypoint.network.numbers import Numbers, present
-from entrypoint.network.plan import Link, LinkAddress, LinkUp, Ports, Route
-from entrypoint.network.planning import RouteMode, network_plan
-from entrypoint.network.policies import SSSERVER
-from entrypoint.network.reconcile import applied, converge
-from entrypoint.network.uplinks import uplinks
-from entrypoint.network.walk import Flow, walk
+from entrypoint.addresses import Ports
+from entrypoint.linux.kernel_objects import SSSERVER_UID, Flow, Link, LinkAddress, LinkUp, Route
+from entrypoint.linux.netlink import SystemNetlink
+from entrypoint.routing.lookup import decide_route
+from entrypoint.routing.ownership import claim
+from entrypoint.routing.plan import OurIds, RouteMode, network_plan, ours_in
+from entrypoint.routing.reconcile import apply, converge
+from entrypoint.routing.uplinks import find_uplinks
 from tests.cloudflare.netns import Namespace
 from tests.lab.alone import ANY4, ETH0, T4, T6, inside, ip, listed, plug
 
@@ -40,21 +39,21 @@ def test_a_plan_is_applied_found_complete_and_taken_back(namespace: Namespace, m
         await netlink.add(Link("wg0", "tun"))
         before = listed(namespace)
         snapshot = await netlink.snapshot()
-        found = uplinks(snapshot, Numbers().links)
+        found = find_uplinks(snapshot, OurIds().links)
         assert {str(one) for one in found.addresses} == {one.split("/")[0] for one in ETH0}
         plan = network_plan(
             mode,
-            Numbers(),
+            OurIds(),
             found,
             (T4, T6),
             1280,
             input_ports=(Ports(53, 60, "udp"), Ports(80, 80, "tcp")),
             outbound_subnets=(ip_network("192.168.0.0/16"),),
         )
-        async with applied(plan, netlink) as done:
+        async with apply(plan, netlink) as done:
             assert set(done.added) == set(plan.items)
             assert not done.missing
-            assert set(present(await netlink.snapshot(), Numbers())) >= set(plan.items) - {LinkUp("ssw-null")}
+            assert set(ours_in(await netlink.snapshot(), OurIds())) >= set(plan.items) - {LinkUp("ssw-null")}
             again = await converge(plan, netlink)
             assert not again.added
             assert not again.removed
@@ -74,9 +73,9 @@ def test_the_kernel_sends_packets_where_the_plan_says(namespace: Namespace) -> N
 
     async def play() -> None:
         await netlink.add(Link("wg0", "tun"))
-        found = uplinks(await netlink.snapshot(), Numbers().links)
-        plan = network_plan("full", Numbers(), found, (T4, T6), 1280, input_ports=(Ports(53, 53, "udp"),))
-        async with applied(plan, netlink):
+        found = find_uplinks(await netlink.snapshot(), OurIds().links)
+        plan = network_plan("full", OurIds(), found, (T4, T6), 1280, input_ports=(Ports(53, 53, "udp"),))
+        async with apply(plan, netlink):
             assert way("8.8.8.8") == "wg0"
             assert way("2001:4860::8") == "wg0"
             assert way("8.8.8.8", "from", "203.0.113.9") == "eth0"
@@ -104,18 +103,18 @@ def test_ssservers_user_is_led_into_the_tunnel_beside_a_direct_family(namespace:
 
     async def play() -> None:
         await netlink.add(Link("wg0", "tun"))
-        found = uplinks(await netlink.snapshot(), Numbers().links)
-        plan = network_plan("proxy", Numbers(), found, (T4,), 1280, direct=6)
-        async with applied(plan, netlink):
+        found = find_uplinks(await netlink.snapshot(), OurIds().links)
+        plan = network_plan("proxy", OurIds(), found, (T4,), 1280, direct=6)
+        async with apply(plan, netlink):
             snapshot = await netlink.snapshot()
             for flow, device in (
-                (Flow(WORLD4, uid=SSSERVER), "wg0"),
-                (Flow(WORLD4, ip_address("203.0.113.9"), uid=SSSERVER), "eth0"),
+                (Flow(WORLD4, uid=SSSERVER_UID), "wg0"),
+                (Flow(WORLD4, ip_address("203.0.113.9"), uid=SSSERVER_UID), "eth0"),
                 (Flow(WORLD4), "eth0"),
-                (Flow(WORLD6, uid=SSSERVER), "eth0"),
+                (Flow(WORLD6, uid=SSSERVER_UID), "eth0"),
             ):
-                walked = walk(snapshot, flow)
-                assert (walked and walked.device) == device == await netlink.way(flow), flow
+                walked = decide_route(snapshot, flow)
+                assert (walked and walked.device) == device == await netlink.route_device(flow), flow
 
     inside(namespace, play)
 
@@ -126,9 +125,9 @@ def test_what_somebody_does_to_it_is_restored(namespace: Namespace) -> None:
 
     async def play() -> None:
         await netlink.add(Link("wg0", "tun"))
-        found = uplinks(await netlink.snapshot(), Numbers().links)
-        plan = network_plan("full", Numbers(), found, (T4, T6), 1280)
-        async with applied(plan, netlink):
+        found = find_uplinks(await netlink.snapshot(), OurIds().links)
+        plan = network_plan("full", OurIds(), found, (T4, T6), 1280)
+        async with apply(plan, netlink):
             good = listed(namespace)
             for damage in (
                 (
@@ -171,16 +170,13 @@ def test_cancelled_at_any_moment_nothing_is_left(namespace: Namespace) -> None:
 
     async def play() -> None:
         await netlink.add(Link("wg0", "tun"))
-        found = uplinks(await netlink.snapshot(), Numbers().links)
-        plan = network_plan("full", Numbers(), found, (T4, T6), 1280)
+        found = find_uplinks(await netlink.snapshot(), OurIds().links)
+        plan = network_plan("full", OurIds(), found, (T4, T6), 1280)
         before = listed(namespace)
         for count in range(0, 160, 4):
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(turns, count, tasks.cancel_scope)
-                async with (
-                    claimed(Numbers(device="none0"), netlink, None, records.append),
-                    applied(plan, netlink),
-                ):
+                async with claim(OurIds(device="none0"), netlink, None, records.append), apply(plan, netlink):
                     await anyio.sleep_forever()
             assert listed(namespace) == before, count
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cloudflare import bulk_sha256
-from tests.lab.conftest import Record
+from tests.cloudflare.config import bulk_sha256
+from tests.conftest import Record
 from tests.lab.scene import TRACE4, serving
 from tests.lab.topology import Lab
 

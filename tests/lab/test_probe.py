@@ -6,9 +6,9 @@ import subprocess
 import anyio
 import pytest
 
-from entrypoint.network.netlink import SystemNetlink
-from entrypoint.network.plan import Link
-from entrypoint.network.probe import NAME, kernel_has_wireguard
+from entrypoint.early.placement import PROBE_LINK, kernel_has_wireguard
+from entrypoint.linux.kernel_objects import Link
+from entrypoint.linux.netlink import SystemNetlink
 from tests.lab.topology import Lab
 
 pytestmark = pytest.mark.lab
@@ -29,4 +29,4 @@ def test_the_light_probe_and_the_door_agree_and_leave_nothing(lab: Lab) -> None:
     links = subprocess.run(
         ["ip", "-n", lab.name("H"), "link"], check=True, capture_output=True, text=True
     ).stdout
-    assert NAME[:-1].decode() not in links
+    assert PROBE_LINK[:-1].decode() not in links

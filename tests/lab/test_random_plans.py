@@ -8,18 +8,17 @@ import anyio
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
-from entrypoint.network.netlink import SystemNetlink
-from entrypoint.network.numbers import Numbers
-from entrypoint.network.plan import Link
-from entrypoint.network.planning import NetworkPlan, RouteMode, network_plan
-from entrypoint.network.reconcile import converge, withdraw
-from entrypoint.network.uplinks import Uplinks
-from entrypoint.ports import Netlink
+from entrypoint.linux.kernel_objects import Link
+from entrypoint.linux.netlink import SystemNetlink
+from entrypoint.linux.world import Netlink
+from entrypoint.routing.plan import NetworkPlan, OurIds, RouteMode, network_plan
+from entrypoint.routing.reconcile import converge, remove_all
+from entrypoint.routing.uplinks import Uplinks
 from tests.cloudflare.netns import Namespace
+from tests.conftest import Record
 from tests.fakes.netlink import FakeNetlink
 from tests.fakes.views import ip_route, ip_rule
 from tests.lab.alone import T4, T6, inside
-from tests.lab.conftest import Record
 from tests.lab.test_host import REPEAT
 from tests.strategies import addresses, networks, ports
 
@@ -27,7 +26,7 @@ PLANS = 5 * REPEAT
 SEED = 20260101
 
 ordinary = addresses.filter(lambda one: not (one.is_multicast or one.is_unspecified or one.is_loopback))
-marks = st.just(Numbers().mark)
+marks = st.just(OurIds().mark)
 
 # pyroute2 leaves out an address that is all zeros, and the kernel refuses `to 0.0.0.0/1` without it.
 prefixes = networks(ordinary, 1, 1).filter(lambda one: int(one.network_address) > 0)
@@ -36,7 +35,7 @@ prefixes = networks(ordinary, 1, 1).filter(lambda one: int(one.network_address) 
 @st.composite
 def plans(draw: st.DrawFn) -> list[NetworkPlan]:
     """Some plans with the same numbers, as one life of the product has them."""
-    numbers = Numbers(draw(st.integers(3, 32700)), draw(st.integers(256, 1 << 31)), draw(marks), "wg0")
+    numbers = OurIds(draw(st.integers(3, 32700)), draw(st.integers(256, 1 << 31)), draw(marks), "wg0")
     modes: tuple[RouteMode, ...] = ("full", "proxy")
     mode = draw(st.sampled_from(modes))
 
@@ -80,7 +79,7 @@ async def life(netlink: Netlink, every: list[NetworkPlan], look: Callable[[], li
     for plan in every:
         done = await converge(plan, netlink)
         seen += [done, look()]
-    await withdraw(every[-1].numbers, netlink)
+    await remove_all(every[-1].numbers, netlink)
     seen.append(look())
     assert seen[-1] == seen[0], "taken back it is as before"
     return seen

@@ -8,7 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from tests.cloudflare import Fault, garbage, hang, html, override, status, too_many, truncated, wrong_types
+from tests.cloudflare.faults import (
+    Fault,
+    garbage,
+    hang,
+    html,
+    override,
+    status,
+    too_many,
+    truncated,
+    wrong_types,
+)
 from tests.lab.probes import Prober
 from tests.lab.product import Product, eventually
 from tests.lab.scene import TRACE4, TRACE6, Scene, client_of, watched

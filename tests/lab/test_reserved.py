@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cloudflare import DeviceSeen, bulk, bulk_sha256
-from tests.lab.conftest import Record
+from tests.cloudflare.config import bulk, bulk_sha256
+from tests.cloudflare.seen import DeviceSeen
+from tests.conftest import Record
 from tests.lab.product import Product, eventually
 from tests.lab.scene import TRACE4, client_of, watched
 from tests.lab.topology import Lab

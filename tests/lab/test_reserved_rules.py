@@ -15,10 +15,11 @@ from pathlib import Path
 import anyio
 import pytest
 
-from entrypoint.network.firewall import kill_switch
-from entrypoint.network.killswitch import FullTunnel, HostFull, ProxyTunnel, ruleset
-from entrypoint.network.nft import SystemNft
-from entrypoint.network.plan import Destination
+from entrypoint.addresses import Destination
+from entrypoint.firewall.killswitch import kill_switch
+from entrypoint.firewall.policy import FullTunnel, HostFull, ProxyTunnel
+from entrypoint.firewall.ruleset import ruleset
+from entrypoint.linux.nft import SystemNft
 from tests.cloudflare.netns import Namespace
 from tests.lab.product import eventually
 from tests.lab.test_killswitch import FULL, HOST, PROXY, namespace

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.cloudflare.netns import run
-from tests.lab.conftest import Record
+from tests.conftest import Record
 from tests.lab.hosts import more_hosts
 from tests.lab.namespace import dump
 from tests.lab.product import Product, eventually
@@ -54,7 +54,7 @@ def contents(state: Path) -> dict[str, bytes]:
 def test_a10_c19_many_starts_register_once_and_nothing_grows(
     lab: Lab, tmp_path: Path, record: Record
 ) -> None:
-    """9.4-01, 9.4-02. A hundred in virtual time: tests/unit/test_account_life.py."""
+    """9.4-01, 9.4-02. A hundred in virtual time: tests/unit/account/test_lifecycle.py."""
     state = tmp_path / "state"
     with watched(lab, first_run=True), Product(lab, state) as first:
         first.serving()

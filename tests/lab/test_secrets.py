@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.lab.conftest import Record
+from tests.conftest import Record
 from tests.lab.product import Product
 from tests.lab.scene import Scene, serving
 from tests.lab.topology import Lab

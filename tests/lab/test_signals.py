@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.lab.conftest import Record
+from tests.conftest import Record
 from tests.lab.namespace import closed, differences, dump, furnish
 from tests.lab.probes import Pinger
 from tests.lab.product import Product, eventually

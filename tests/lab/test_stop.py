@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.cloudflare import hang
-from tests.lab.conftest import Record
+from tests.cloudflare.faults import hang
+from tests.conftest import Record
 from tests.lab.namespace import closed, differences, dump, furnish
 from tests.lab.probes import Load
 from tests.lab.product import Product, eventually

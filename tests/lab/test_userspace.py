@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from entrypoint.network.counters import read_traffic
-from entrypoint.wireguard.choice import require_engine
-from entrypoint.wireguard.device import Trouble, find
-from entrypoint.wireguard.kernel import read_device
+from entrypoint.linux.netlink import read_wireguard
+from entrypoint.linux.proc import read_traffic
+from entrypoint.routing.reconcile import find_link
+from entrypoint.wireguard.device import Trouble
+from entrypoint.wireguard.open import check_available
 from tests.lab.stand import (
     LEASH,
     NAME,
@@ -34,7 +35,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.anyio]
 
 
 async def test_it_carries_packets_and_leaves_nothing(edge: Edge) -> None:
-    await require_engine("auto", WORLD.netlink)
+    await check_available("auto", WORLD.netlink)
     async with kept([]) as device:
         assert device.implementation == "userspace"
         with ask() as sock:
@@ -46,7 +47,7 @@ async def test_it_carries_packets_and_leaves_nothing(edge: Edge) -> None:
         assert traffic is not None
         assert traffic.rx > 0
         assert len(engines()) == 1
-    assert await find(WORLD.netlink, NAME) is None
+    assert await find_link(WORLD.netlink, NAME) is None
     assert engines() == []
     assert not Path(f"/var/run/wireguard/{NAME}.sock").exists()
 
@@ -55,7 +56,7 @@ async def test_killed_again_and_again_it_carries_packets_within_two_seconds(edge
     reports: list[Trouble] = []
     took = []
     async with kept(reports):
-        before = await find(WORLD.netlink, NAME)
+        before = await find_link(WORLD.netlink, NAME)
         with ask() as sock:
             await answered(sock)
             for round_ in range(5):
@@ -63,7 +64,7 @@ async def test_killed_again_and_again_it_carries_packets_within_two_seconds(edge
                 os.kill(pid, signal.SIGKILL)
                 took.append(await answered(sock))
                 await until(lambda: len(reports) == round_ + 1)  # noqa: B023 - awaited here
-        assert await find(WORLD.netlink, NAME) == before
+        assert await find_link(WORLD.netlink, NAME) == before
     print("traffic again after", [f"{seconds:.3f}" for seconds in took])
     assert max(took) <= 2
     assert reports == ["restarted"] * 5
@@ -121,5 +122,5 @@ async def test_a_kernel_without_wireguard_is_told_by_errno(caplog: pytest.LogCap
     if Path("/sys/module/wireguard").exists():
         pytest.skip("this kernel has WireGuard")
     with pytest.raises(FileNotFoundError):
-        await read_device("wg0")
+        await read_wireguard("wg0")
     assert caplog.records == []

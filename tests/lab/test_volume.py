@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from entrypoint import files
-from tests.cloudflare import Cloudflare
+from entrypoint.linux import state_dir
+from tests.cloudflare.client import Cloudflare
 from tests.cloudflare.netns import run
-from tests.lab.conftest import Record
+from tests.conftest import Record
 from tests.lab.product import Product
 from tests.lab.topology import Lab
 
@@ -119,7 +119,7 @@ files.replace(Path(sys.argv[1]), b"new")
 @pytest.mark.parametrize("call", ["fsync", "write", "rename,renameat,renameat2", "openat"])
 def test_c_18_an_input_output_error_leaves_the_old_file(tmp_path: Path, call: str, record: Record) -> None:
     file = tmp_path / "account.json"
-    files.replace(file, b"old")
+    state_dir.replace(file, b"old")
     # strace knows a call by the files behind its descriptors: the directory's for calls with names.
     where = f"--trace-path={tmp_path}" + ("/.account.json.new" if call in ("fsync", "write") else "")
     done = subprocess.run(
@@ -150,7 +150,7 @@ def test_c_18_an_input_output_error_leaves_the_old_file(tmp_path: Path, call: st
 def test_c_16_s_10_what_a_killed_start_left_half_written_goes_at_the_next(
     lab: Lab, cf: Cloudflare, tmp_path: Path
 ) -> None:
-    """Every length of it is tried in tests/unit/test_store_volume.py; here by a real start."""
+    """Every length of it is tried in tests/unit/account/test_store_volume.py; here by a real start."""
     with product(lab, tmp_path / "state") as one:
         one.reached("connected")
         one.stop()

@@ -20,8 +20,8 @@ from typing import Literal
 
 import pytest
 
+from tests.conftest import Record
 from tests.lab.client import shadowsocks_client
-from tests.lab.conftest import Record
 from tests.lab.product import eventually
 from tests.lab.scene import TRACE4, TRACE6, Scene, serving
 from tests.lab.test_host import REPEAT

@@ -25,7 +25,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from tests.cloudflare import Cloudflare
+from tests.cloudflare.client import Cloudflare
 from tests.cloudflare.netns import Namespace, run
 from tests.pace import longer
 

@@ -6,10 +6,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from entrypoint.log import TERMS, banner, configure, first_run, hide, show
-from shadowsocks.method import METHODS
-from shadowsocks.uri import link, qr
-from shadowsocks.users import Kept, Wanted, credentials
+from entrypoint.log import banner, configure, hide, print_block
+from entrypoint.ssserver import TERMS, first_run
+from shadowsocks.credentials import METHODS, RequestedUser, SavedKeys, credentials
+from shadowsocks.links import link, qr
 
 log = logging.getLogger("ss-warp")
 AES = METHODS["2022-blake3-aes-128-gcm"]
@@ -79,7 +79,7 @@ def test_what_others_say_cannot_forge_lines(stream: io.StringIO) -> None:
 
 
 def test_the_block_of_the_first_run() -> None:
-    found, _ = credentials(AES, None, (), Kept())
+    found, _ = credentials(AES, None, (), SavedKeys())
     block = first_run("198.51.100.7", 8388, found)
     uri = link("198.51.100.7", 8388, found)
     for part in ("198.51.100.7", "8388", AES.name, found.password, uri, qr(uri), TERMS):
@@ -88,7 +88,7 @@ def test_the_block_of_the_first_run() -> None:
 
 
 def test_the_block_has_a_link_for_each_user() -> None:
-    found, _ = credentials(AES, None, [Wanted("alice"), Wanted("bob")], Kept())
+    found, _ = credentials(AES, None, [RequestedUser("alice"), RequestedUser("bob")], SavedKeys())
     block = first_run("vps.example", 8388, found)
     assert block.count("ss://") == 2
     for user in found.users:
@@ -99,10 +99,10 @@ def test_the_block_has_a_link_for_each_user() -> None:
 def test_show_prints_at_every_level_and_keeps_json_one_line(stream: io.StringIO) -> None:
     configure("error", "json", stream)
     hide("hunter2hunter2")
-    show("hunter2hunter2\nsecond", "json", stream)
+    print_block("hunter2hunter2\nsecond", "json", stream)
     assert json.loads(stream.getvalue())["message"] == "hunter2hunter2\nsecond"
     plain = io.StringIO()
-    show("a\nb", stream=plain)
+    print_block("a\nb", stream=plain)
     assert plain.getvalue() == "a\nb\n"
 
 

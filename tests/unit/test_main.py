@@ -9,7 +9,7 @@ import pytest
 
 from entrypoint import __version__, errors
 from entrypoint.__main__ import guarded
-from entrypoint.network.firewall import RefusedError
+from entrypoint.firewall.killswitch import RefusedError
 
 CODES = {
     errors.UsageError: 64,
@@ -66,12 +66,7 @@ def test_a_defect_shows_where_it_is(deep: bool, capsys: pytest.CaptureFixture[st
 
 
 @pytest.mark.parametrize(
-    "end",
-    [
-        KeyboardInterrupt(),
-        SystemExit(0),
-        BaseExceptionGroup("", [SystemExit(0), KeyboardInterrupt()]),
-    ],
+    "end", [KeyboardInterrupt(), SystemExit(0), BaseExceptionGroup("", [SystemExit(0), KeyboardInterrupt()])]
 )
 def test_being_stopped_is_no_failure(end: BaseException, capsys: pytest.CaptureFixture[str]) -> None:
     assert guarded(raising(end)) == 0

@@ -5,8 +5,9 @@ import json
 import re
 import sys
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -15,25 +16,56 @@ import entrypoint
 from tests.image.compose import composed
 
 ROOT = Path(__file__).parents[2]
-LONGEST = 250
+FLOORS = (
+    "__main__ | commands | supervisor | ssserver | network_watch | desired discovery | account | status"
+    " | health | wireguard | routing | firewall | early | linux settings | unwind | addresses log errors"
+)
+"""Each room of entrypoint/ imports only what stands to its right; shadowsocks/ is open to all."""
 
 ONLY_IN = {
-    "pyroute2": {"entrypoint/pyroute.py"},
-    "entrypoint.pyroute": {"entrypoint/network/netlink.py", "entrypoint/wireguard/kernel.py"},
-    "httpx": {"entrypoint/warp/api.py", "entrypoint/health/checks.py", "entrypoint/https.py"},
-    "httpcore": {"entrypoint/https.py"},
-    "subprocess": {"entrypoint/process.py", "entrypoint/children.py"},
+    "pyroute2": {"entrypoint/linux/netlink.py"},
+    "httpx": {"entrypoint/account/api.py", "entrypoint/health/probe.py", "entrypoint/linux/http.py"},
+    "httpcore": {"entrypoint/linux/http.py"},
+    "dns": {"entrypoint/linux/http.py"},
+    "subprocess": {"entrypoint/linux/run.py", "entrypoint/linux/processes.py"},
+    "prometheus_client": {"entrypoint/status/metrics.py"},
     "multiprocessing": set[str](),
     "asyncio": set[str](),  # anyio, whose cancellation is level-triggered
     "requests": set[str](),
 }
-"""Module → the product's files that may import it when they run."""
+"""Module → the product's files that may import it."""
+
+LIGHT = (
+    "entrypoint/__main__.py",
+    "entrypoint/errors.py",
+    "entrypoint/early/close.py",
+    "entrypoint/early/preflight.py",
+    "entrypoint/linux/run.py",
+    "entrypoint/status/heartbeat.py",
+)
+HEAVY = {"dataclasses", "typing", "pathlib", "logging", "anyio", "enum", "ipaddress"}
+"""What no LIGHT file imports at its top: it runs before the firewall is closed, or every few seconds."""
 
 STARTERS = {"open_process", "run_process", "Popen", "system", "popen", "fork", "posix_spawn", "posix_spawnp"}
 """Names by which programs are started."""
 
 PURE = {"os", "socket", "pathlib", "io", "anyio", "tempfile", "time", "logging", "entrypoint"}
 """What `shadowsocks` may not import: it does no I/O and knows nothing of Linux or WARP."""
+
+LONGEST = 400
+SHORTEST = 60
+SHORT = {
+    "entrypoint/early/preflight.py": "light: runs before the firewall is closed",
+    "entrypoint/linux/nft.py": "one of the five doors",
+    "entrypoint/linux/run.py": "light: the early path starts nft with it",
+    "entrypoint/linux/this_machine.py": "the only place that builds the real World",
+    "entrypoint/status/heartbeat.py": "light: `healthcheck` starts a new Python every few seconds",
+    "entrypoint/status/metrics.py": "imported only when /metrics is asked for: it loads slowly",
+}
+"""Why a product file may be shorter than SHORTEST lines."""
+
+MOST_IMPORTS = 0.076
+"""Share of the product's lines that may be imports."""
 
 
 def python_files(*folders: str) -> list[str]:
@@ -49,6 +81,11 @@ def tree(path: str) -> ast.Module:
     return ast.parse((ROOT / path).read_text(), path)
 
 
+@cache
+def text(path: str) -> str:
+    return (ROOT / path).read_text()
+
+
 def running(node: ast.AST) -> Iterator[ast.AST]:
     """Yield every node except what only the type checker sees."""
     yield node
@@ -58,34 +95,65 @@ def running(node: ast.AST) -> Iterator[ast.AST]:
             yield from running(child)
 
 
-def imports(path: str) -> set[str]:
-    """Return the modules a file imports, as full dotted names."""
+def imports(path: str, nodes: Iterable[ast.AST] | None = None) -> set[str]:
+    """Return the modules a file imports when it runs, as full dotted names."""
     found = set[str]()
-    for node in running(tree(path)):
+    for node in running(tree(path)) if nodes is None else nodes:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}:{node.lineno}: relative import"
-            found.add(node.module or "")
+            names = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= names & MODULES or {node.module or ""}
     return found
+
+
+MODULES = {path.removesuffix(".py").removesuffix("/__init__").replace("/", ".") for path in SOURCES}
 
 
 def roots(path: str) -> set[str]:
     return {name.partition(".")[0] for name in imports(path)}
 
 
-def test_the_walk_sees_what_it_should() -> None:
-    assert "subprocess" in roots("entrypoint/process.py")
-    assert "httpx" not in roots("entrypoint/ports.py"), "for the type checker only"
-    assert "httpx" in ast.dump(tree("entrypoint/ports.py"))
+def graph() -> dict[str, set[str]]:
+    """Return which of the product's modules import which, the type checker's imports included."""
+    return {
+        path.removesuffix(".py").removesuffix("/__init__").replace("/", "."): imports(
+            path, ast.walk(tree(path))
+        )
+        for path in PRODUCT
+    }
 
 
-@pytest.mark.parametrize("module", ONLY_IN)
-def test_imported_only_where_it_may_be(module: str) -> None:
-    assert {path for path in PRODUCT if module in roots(path) | imports(path)} <= ONLY_IN[module]
+def test_each_floor_imports_only_what_stands_right_of_it() -> None:
+    level = {room: n for n, floor in enumerate(FLOORS.split(" | ")) for room in floor.split()}
+    named = {path.split("/")[1].removesuffix(".py") for path in PRODUCT if path.startswith("entrypoint/")}
+    assert named - {"__init__"} == set(level), "a room without a floor"
+
+    def room(module: str) -> str:
+        return module.partition(".")[2].partition(".")[0]
+
+    upwards = [
+        f"{one} -> {other}"
+        for one, others in graph().items()
+        for other in others
+        if one.startswith("entrypoint.") and other.startswith("entrypoint.")
+        if room(one) != room(other) and level[room(one)] >= level[room(other)]
+    ]
+    assert not upwards
 
 
-def test_only_the_doors_start_programs() -> None:
+def test_no_circles() -> None:
+    known = graph()
+    with pytest.raises(CycleError):
+        TopologicalSorter({"a": {"b"}, "b": {"a"}}).prepare()
+    TopologicalSorter({one: others & known.keys() - {one} for one, others in known.items()}).prepare()
+
+
+def test_walls() -> None:
+    assert "subprocess" in roots("entrypoint/linux/run.py"), "the walk sees imports"
+    for module, allowed in ONLY_IN.items():
+        assert {path for path in PRODUCT if module in roots(path)} <= allowed, module
     starting = {
         path
         for path in PRODUCT
@@ -94,16 +162,15 @@ def test_only_the_doors_start_programs() -> None:
         and (node.attr in STARTERS or node.attr.startswith(("exec", "spawn")))
     }
     assert starting <= ONLY_IN["subprocess"]
-
-
-@pytest.mark.parametrize("path", [path for path in PRODUCT if path.startswith("shadowsocks/")])
-def test_shadowsocks_is_pure(path: str) -> None:
-    assert not roots(path) & PURE
-
-
-@pytest.mark.parametrize("path", PRODUCT)
-def test_the_product_does_not_import_its_tests(path: str) -> None:
-    assert "tests" not in roots(path)
+    assert not [path for path in PRODUCT if path.startswith("shadowsocks/") and roots(path) & PURE]
+    assert not [path for path in PRODUCT if "tests" in roots(path)]
+    for path in LIGHT:
+        assert not {name.partition(".")[0] for name in imports(path, tree(path).body)} & HEAVY, path
+    early = {name for name in imports("entrypoint/early/close.py", tree("entrypoint/early/close.py").body)}
+    assert {name for name in early if name.startswith("entrypoint")} <= {
+        "entrypoint.errors",
+        "entrypoint.linux.run",
+    }
 
 
 def test_only_main_exits() -> None:
@@ -117,16 +184,35 @@ def test_only_main_exits() -> None:
     assert exits <= {"entrypoint/__main__.py"}
 
 
-@pytest.mark.parametrize("path", [path for path in SOURCES if path.startswith("tests/")])
-def test_tests_use_behaving_fakes(path: str) -> None:
-    assert "unittest" not in roots(path)
-    patched = [n for n in running(tree(path)) if isinstance(n, ast.Attribute) and n.attr == "setattr"]
+def test_tests_use_behaving_fakes() -> None:
+    tests = [path for path in SOURCES if path.startswith("tests/")]
+    assert not [path for path in tests if "unittest" in roots(path)]
+    patched = [
+        f"{path}:{node.lineno}"
+        for path in tests
+        for node in running(tree(path))
+        if isinstance(node, ast.Attribute) and node.attr == "setattr"
+    ]
     assert not patched, "monkeypatch.setattr"
 
 
-@pytest.mark.parametrize("path", SOURCES)
-def test_files_are_small(path: str) -> None:
-    assert len((ROOT / path).read_text().splitlines()) <= LONGEST, "split it by reason to change"
+def test_files_have_the_size_of_a_reason() -> None:
+    lines = {path: len(text(path).splitlines()) for path in SOURCES}
+    assert not {path: count for path, count in lines.items() if count > LONGEST}, (
+        "split it by reason to change"
+    )
+    short = {path for path in PRODUCT if lines[path] < SHORTEST and not path.endswith("__init__.py")}
+    assert short == SHORT.keys()
+
+
+def test_imports_are_a_small_part_of_the_product() -> None:
+    importing = sum(
+        (node.end_lineno or node.lineno) - node.lineno + 1
+        for path in PRODUCT
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    )
+    assert importing <= MOST_IMPORTS * sum(len(text(path).splitlines()) for path in PRODUCT)
 
 
 def test_names_say_what_a_file_is_for() -> None:

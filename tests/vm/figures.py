@@ -7,7 +7,7 @@ import pytest
 from bench.groups import throughput
 from bench.lanes import ENVIRONMENTS, USERSPACE
 from bench.report import paired, spread
-from tests.lab.conftest import Record
+from tests.conftest import Record
 
 ROUNDS = 5
 SECONDS = 5.0

@@ -13,10 +13,11 @@ import anyio
 import pytest
 from nacl.public import PrivateKey
 
-from entrypoint.wireguard.choice import require_engine
-from entrypoint.wireguard.device import Device, find
+from entrypoint.routing.reconcile import find_link
+from entrypoint.wireguard.device import Device
+from entrypoint.wireguard.open import check_available
 from tests.cloudflare.netns import Namespace, run
-from tests.lab.conftest import Record
+from tests.conftest import Record
 from tests.lab.stand import (
     NAME,
     WORLD,
@@ -46,7 +47,7 @@ def python(program: str) -> "subprocess.CompletedProcess[str]":
 
 async def test_it_carries_packets_and_leaves_nothing(edge: Edge) -> None:
     """The time of the last handshake is a number of seconds, not ctime's text."""
-    await require_engine("auto", WORLD.netlink)
+    await check_available("auto", WORLD.netlink)
     async with kept([]) as device:
         assert device.implementation == "kernel"
         with ask() as sock:
@@ -56,7 +57,7 @@ async def test_it_carries_packets_and_leaves_nothing(edge: Edge) -> None:
         assert stats.tx_bytes > 0
         assert abs(stats.handshake - time.time()) < longer(5)
         assert engines() == []
-    assert await find(WORLD.netlink, NAME) is None
+    assert await find_link(WORLD.netlink, NAME) is None
 
 
 async def test_a_new_peer_mends_a_session_that_the_edge_forgot(edge: Edge, record: Record) -> None:
@@ -143,16 +144,16 @@ async def main():
 anyio.run(main)
 """
     assert python(program).returncode == -signal.SIGKILL
-    left = await find(WORLD.netlink, NAME)
+    left = await find_link(WORLD.netlink, NAME)
     assert left is not None
     assert left.kind == "wireguard"
     async with kept([]):
-        new = await find(WORLD.netlink, NAME)
+        new = await find_link(WORLD.netlink, NAME)
         assert new is not None
         assert new.index != left.index
         with ask() as sock:
             await answered(sock, longer(5))
-    assert await find(WORLD.netlink, NAME) is None
+    assert await find_link(WORLD.netlink, NAME) is None
 
 
 async def test_encrypted_packets_carry_the_mark_and_the_user_of_what_is_inside(edge: Edge) -> None:
@@ -224,7 +225,7 @@ async def test_a_cancelled_configuration_does_not_disturb_the_next(edge: Edge) -
                         await anyio.lowlevel.checkpoint()
                     scope.cancel()
             with pytest.raises(OSError, match=rf"Errno {errno.ENODEV}\b"):
-                await WORLD.netlink.set_wireguard(missing)
+                await WORLD.netlink.configure_wireguard(missing)
             await device.configure(good)
         with ask() as sock:
             await answered(sock, longer(5))

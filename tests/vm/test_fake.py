@@ -7,24 +7,24 @@ from dataclasses import replace
 import anyio
 import pytest
 
-from entrypoint.network.netlink import SystemNetlink
-from entrypoint.network.plan import Link, LinkAddress, LinkUp, Route
-from entrypoint.ports import Netlink
-from entrypoint.wireguard.device import Stats
+from entrypoint.linux.kernel_objects import Link, LinkAddress, LinkUp, Route, Stats
+from entrypoint.linux.netlink import SystemNetlink
+from entrypoint.linux.world import Netlink
 from tests.cloudflare.netns import Namespace
-from tests.fakes.netlink import FakeNetlink, show
+from tests.fakes.netlink import FakeNetlink
+from tests.fakes.views import show
 from tests.lab.alone import ANY4, ANY6, T4, T6, inside
 from tests.vm.test_traps import CONFIG
 
 pytestmark = pytest.mark.vm
 
 DEEDS: dict[str, Callable[[Netlink], Awaitable[object]]] = {
-    "set, no device": lambda n: n.set_wireguard(replace(CONFIG, name="missing")),
-    "set, a TUN": lambda n: n.set_wireguard(replace(CONFIG, name="tun0")),
-    "set": lambda n: n.set_wireguard(CONFIG),
-    "read, no device": lambda n: n.wireguard("missing"),
-    "read, a TUN": lambda n: n.wireguard("tun0"),
-    "read, no peer yet": lambda n: n.wireguard("wg1"),
+    "set, no device": lambda n: n.configure_wireguard(replace(CONFIG, name="missing")),
+    "set, a TUN": lambda n: n.configure_wireguard(replace(CONFIG, name="tun0")),
+    "set": lambda n: n.configure_wireguard(CONFIG),
+    "read, no device": lambda n: n.wireguard_stats("missing"),
+    "read, a TUN": lambda n: n.wireguard_stats("tun0"),
+    "read, no peer yet": lambda n: n.wireguard_stats("wg1"),
     "made twice": lambda n: n.add(Link("wg0", "wireguard")),
     "up without a key": lambda n: n.add(LinkUp("wg1")),
 }
@@ -53,7 +53,7 @@ def test_the_fake_says_what_linux_says() -> None:
         await netlink.remove(LinkUp("wg0"))
         await netlink.add(LinkUp("wg0", 1280))
         said.append(show(await netlink.snapshot()))
-        said.append(await netlink.wireguard("wg0"))
+        said.append(await netlink.wireguard_stats("wg0"))
         await netlink.remove(Link("wg0", "wireguard"))
         said.append(show(await netlink.snapshot()))
         return said

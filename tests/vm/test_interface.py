@@ -8,9 +8,9 @@ import pytest
 from pyroute2.iproute.linux import AsyncIPRoute
 from pyroute2.netlink.exceptions import NetlinkError
 
-from entrypoint.network.netlink import SystemNetlink
-from entrypoint.network.plan import Link, LinkAddress, LinkUp, Route
-from entrypoint.wireguard.device import find
+from entrypoint.linux.kernel_objects import Link, LinkAddress, LinkUp, Route
+from entrypoint.linux.netlink import SystemNetlink
+from entrypoint.routing.reconcile import find_link
 from tests.cloudflare.netns import Namespace
 from tests.lab.alone import ANY4, ANY6, T4, inside
 from tests.vm.test_traps import CONFIG, PEER, namespace, pyroute2_set, read
@@ -82,16 +82,16 @@ def test_it_is_renamed_while_it_is_up(namespace: Namespace) -> None:
 
     async def play() -> None:
         netlink = SystemNetlink()
-        await netlink.set_wireguard(CONFIG)
+        await netlink.configure_wireguard(CONFIG)
         await netlink.add(LinkUp("wg0", 1280))
-        before = await find(netlink, "wg0")
+        before = await find_link(netlink, "wg0")
         namespace.ip("link set wg0 name stolen")
-        after = await find(netlink, "stolen")
+        after = await find_link(netlink, "stolen")
         assert before and after
         assert (after.index, after.up) == (before.index, True)
         with pytest.raises(OSError, match=rf"Errno {errno.ENODEV}\b"):
-            await netlink.wireguard("wg0")
-        await netlink.wireguard("stolen")
+            await netlink.wireguard_stats("wg0")
+        await netlink.wireguard_stats("stolen")
 
     inside(namespace, play)
 

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from entrypoint.errors import PlatformError
-from entrypoint.wireguard.choice import open_device, require_engine
-from entrypoint.wireguard.device import find
-from entrypoint.wireguard.kernel import read_device
+from entrypoint.linux.netlink import read_wireguard
+from entrypoint.routing.reconcile import find_link
+from entrypoint.wireguard.open import check_available, open_device
 from tests.cloudflare.netns import run
 from tests.lab.stand import LOG, NAME, WORLD, Edge, answered, ask, config, dress, edge, kept
 from tests.pace import longer
@@ -35,7 +35,7 @@ async def test_unloading_the_module_deletes_live_interfaces(edge: Edge) -> None:
     """And making one anew loads it again: no modprobe of ours, no SYS_MODULE."""
     async with kept([]) as device:
         run("modprobe", "--remove", "wireguard")
-        assert await find(WORLD.netlink, NAME) is None
+        assert await find_link(WORLD.netlink, NAME) is None
         with pytest.raises(OSError, match=rf"Errno {errno.ENODEV}\b"):
             await device.stats()
         run("modprobe", "--remove", "wireguard")  # asking has loaded it again
@@ -50,9 +50,9 @@ async def test_without_the_module_auto_takes_wireguard_go(
 ) -> None:
     caplog.set_level("INFO")
     with pytest.raises(PlatformError, match="no WireGuard"):
-        await require_engine("kernel", WORLD.netlink)
+        await check_available("kernel", WORLD.netlink)
     with pytest.raises(FileNotFoundError):
-        await read_device(NAME)
+        await read_wireguard(NAME)
     assert caplog.records == [], "a missing module is no error on the root logger"
     async with open_device("auto", config(), WORLD, LOG) as device:
         assert device.implementation == "userspace"

@@ -15,9 +15,9 @@ from pyroute2.netlink import NLM_F_DUMP, NLM_F_REQUEST
 from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.generic import wireguard as wg
 
-from entrypoint.network.netlink import SystemNetlink
-from entrypoint.warp.endpoints import Endpoint
-from entrypoint.wireguard.device import DeviceConfig
+from entrypoint.addresses import Endpoint
+from entrypoint.linux.kernel_objects import DeviceConfig
+from entrypoint.linux.netlink import SystemNetlink
 from tests.cloudflare.netns import Namespace
 from tests.lab.alone import inside
 
@@ -66,7 +66,7 @@ def test_our_configuration_replaces_peers_and_prefixes(namespace: Namespace) -> 
         other = b64encode(bytes(PrivateKey(b"\x03" * 32).public_key)).decode()
         one = replace(CONFIG, allowed_ips=(ip_network("10.0.0.0/8"),))
         for config in (replace(one, peer_public_key=other), one, CONFIG):
-            await SystemNetlink().set_wireguard(config)
+            await SystemNetlink().configure_wireguard(config)
             device, (peer,) = await read()
             assert peer.get_attr("WGPEER_A_PUBLIC_KEY").decode() == config.peer_public_key
             assert [ip["addr"] for ip in peer.get_attr("WGPEER_A_ALLOWEDIPS")] == [
@@ -95,7 +95,7 @@ def test_the_private_key_reads_back_clamped(namespace: Namespace) -> None:
         device, peers = await read()
         assert (device.get_attr("WGDEVICE_A_PRIVATE_KEY"), peers) == (None, [])
         unclamped = b"\xff" * 32
-        await SystemNetlink().set_wireguard(replace(CONFIG, private_key=b64encode(unclamped).decode()))
+        await SystemNetlink().configure_wireguard(replace(CONFIG, private_key=b64encode(unclamped).decode()))
         device, _ = await read()
         shown = b64decode(device.get_attr("WGDEVICE_A_PRIVATE_KEY"))
         assert shown != unclamped
@@ -126,7 +126,7 @@ SILENT: dict[str, tuple[Peer, tuple[str, int] | None, int]] = {
 
 @pytest.mark.parametrize("what", SILENT)
 def test_the_kernel_accepts_without_a_word(namespace: Namespace, what: str) -> None:
-    """So an account's key and endpoints are judged before (tests/unit/test_account_answers.py)."""
+    """So an account's key and endpoints are judged before (tests/unit/account/test_model_answers.py)."""
     peer, endpoint, count = SILENT[what]
 
     async def play() -> None:
@@ -143,12 +143,12 @@ def test_the_kernel_accepts_without_a_word(namespace: Namespace, what: str) -> N
 def test_keepalive_0_is_off_and_a_number_too_big_is_no_message(namespace: Namespace) -> None:
     async def play() -> None:
         for seconds in (25, 0):
-            await SystemNetlink().set_wireguard(replace(CONFIG, keepalive=seconds))
+            await SystemNetlink().configure_wireguard(replace(CONFIG, keepalive=seconds))
             _, (peer,) = await read()
             assert peer.get_attr("WGPEER_A_PERSISTENT_KEEPALIVE_INTERVAL") == seconds
         with pytest.raises(struct.error):
-            await SystemNetlink().set_wireguard(replace(CONFIG, keepalive=70000))
-        await SystemNetlink().set_wireguard(CONFIG)
+            await SystemNetlink().configure_wireguard(replace(CONFIG, keepalive=70000))
+        await SystemNetlink().configure_wireguard(CONFIG)
 
     inside(namespace, play)
 
@@ -156,13 +156,13 @@ def test_keepalive_0_is_off_and_a_number_too_big_is_no_message(namespace: Namesp
 def test_many_prefixes_are_one_message_up_to_a_limit(namespace: Namespace) -> None:
     async def play() -> None:
         many = tuple(ip_network((0x0A000000 + (n << 8), 24)) for n in range(2500))
-        await SystemNetlink().set_wireguard(replace(CONFIG, allowed_ips=many[:1500]))
+        await SystemNetlink().configure_wireguard(replace(CONFIG, allowed_ips=many[:1500]))
         _, peers = await read()
         assert len(peers) > 1, "a listing splits even one peer: its parts have the same key"
         assert {one.get_attr("WGPEER_A_PUBLIC_KEY").decode() for one in peers} == {PEER}
         assert sum(len(one.get_attr("WGPEER_A_ALLOWEDIPS") or ()) for one in peers) == 1500
         with pytest.raises((OSError, struct.error)):
-            await SystemNetlink().set_wireguard(replace(CONFIG, allowed_ips=many))
+            await SystemNetlink().configure_wireguard(replace(CONFIG, allowed_ips=many))
 
     inside(namespace, play)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 
-from tests.cloudflare import BULK_PORT, ECHO_PORT
+from tests.cloudflare.config import BULK_PORT, ECHO_PORT
 from tests.lab.scene import TRACE4, TRACE6
 from tests.lab.senders import MARKED, Kind, owned
 from tests.lab.topology import Lab

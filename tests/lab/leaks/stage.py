@@ -31,13 +31,7 @@ from tests.lab.leaks.injected import (
 from tests.lab.probes import Prober
 from tests.lab.product import Product, eventually
 from tests.lab.scene import TRACE4, TRACE6, Scene, client_of, watched
-from tests.lab.senders import (
-    PUBLIC,
-    THE_SERVERS_UNBOUND,
-    UNBOUND,
-    Kind,
-    seen,
-)
+from tests.lab.senders import PUBLIC, THE_SERVERS_UNBOUND, UNBOUND, Kind, seen
 from tests.lab.topology import WIRE, Lab
 from tests.lab.visitors import traced
 from tests.lab.wire import Wire

@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.cloudflare import EDGE_PORTS
+from tests.cloudflare.config import EDGE_PORTS
+from tests.conftest import Record
 from tests.lab.client import Target
-from tests.lab.conftest import Record
 from tests.lab.leaks.injected import ENDPOINT
 from tests.lab.leaks.stage import PROBES, Ground, Stage
 from tests.lab.product import eventually
@@ -180,11 +180,7 @@ def test_l13_names_are_asked_by_the_tunnel_alone(stage: Stage, record: Record) -
     """Resolvers that are down or lossy, search domains, a local resolver, a resolv.conf that changes."""
     table = "table inet down { chain c { type filter hook input priority 0; th dport 53 %s; }; }"
     origin = Path(stage.lab.cloudflare.namespaces()["origin"])
-    faults = {
-        "well": "",
-        "lossy": table % "numgen inc mod 2 0 drop",
-        "down": table % "drop",
-    }
+    faults = {"well": "", "lossy": table % "numgen inc mod 2 0 drop", "down": table % "drop"}
     got = {}
     with stage.watched() as wire, local_resolver(stage) as heard:
         for how, rules in faults.items():

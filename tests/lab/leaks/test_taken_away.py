@@ -10,7 +10,7 @@ from contextlib import ExitStack
 
 import pytest
 
-from tests.lab.conftest import Record
+from tests.conftest import Record
 from tests.lab.host_topology import DOCKERS
 from tests.lab.leaks.injected import WITHOUT_RULES
 from tests.lab.leaks.stage import Stage

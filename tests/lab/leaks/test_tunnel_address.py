@@ -9,7 +9,7 @@ from typing import cast
 import pytest
 
 from tests.cloudflare.netns import Namespace
-from tests.lab.conftest import Record
+from tests.conftest import Record
 from tests.lab.leaks.asking import answers, asker, inner, knock_from_the_internet, tells
 from tests.lab.leaks.stage import Ground, Stage
 from tests.lab.product import eventually

@@ -7,7 +7,7 @@ from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 
-from tests.lab.conftest import Record
+from tests.conftest import Record
 from tests.lab.leaks.asking import asker
 from tests.lab.leaks.injected import ON_LINK, PUSHED, at_the_edge, big, neighbourly, routed
 from tests.lab.leaks.stage import ECHO, PROBES, Stage
@@ -116,11 +116,7 @@ def test_l22_a_late_router_advertisement(stage: Stage, record: Record) -> None:
         listed = stage.lab.run("H", ["ip", "-6", "rule"]).stdout
         return all(f"from {one} lookup main" in listed for one in addresses())
 
-    with (
-        asker(stage.lab, NOBODY) as router,
-        Prober(stage.lab, stage.kinds) as prober,
-        stage.watched(),
-    ):
+    with asker(stage.lab, NOBODY) as router, Prober(stage.lab, stage.kinds) as prober, stage.watched():
         router.advertise(NET, 1800)
         eventually(lambda: len(addresses()) >= (1 if stage.ground.own else 2), "addresses of that prefix")
         came = time.monotonic()

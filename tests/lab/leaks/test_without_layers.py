@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.lab.conftest import Record
+from tests.conftest import Record
 from tests.lab.host_topology import SSH
 from tests.lab.leaks.injected import WITHOUT_NFT, WITHOUT_RULES, WITHOUT_TABLE
 from tests.lab.leaks.stage import PROBES, Stage

@@ -1,0 +1,161 @@
+"""What the API's replies mean (warp-api 1.3, 1.9, 1.10): a device, or why none and when to ask again."""
+
+import email.utils
+import ssl
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from typing import Final
+
+from entrypoint.account.strict_json import InvalidError, JsonValue, parse_json
+from entrypoint.errors import UnhealableError
+
+UNCERTAIN: Final = 60.0
+"""Seconds before a second try when the first may have created a device; also the budget's window (1.10)."""
+
+LONGEST: Final = 3600.0
+"""Seconds that a Retry-After is obeyed at most."""
+
+
+class ApiError(UnhealableError):
+    """A call failed. `again`: seconds before the same call may be tried, None when that cannot help.
+
+    0 means that the request was not sent. `status` is the HTTP status, None when there was no
+    answer; `code` Cloudflare's own number.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        hint: str = "",
+        *,
+        again: float | None = None,
+        status: int | None = None,
+        code: int | None = None,
+    ) -> None:
+        super().__init__(message, hint)
+        self.again = again
+        self.status = status
+        self.code = code
+
+    @property
+    def gone(self) -> bool:
+        """The API does not know this device and token any more (warp-api 1.9)."""
+        return self.status in (401, 404, 410)
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """An HTTP answer of `host`; `retry_after` and `location` are those headers, empty without one."""
+
+    host: str
+    status: int
+    body: bytes = field(repr=False)
+    retry_after: str = ""
+    location: str = field(default="", repr=False)
+    cookies: tuple[str, ...] = field(default=(), repr=False)
+
+
+def device_in(reply: Reply, now: float) -> JsonValue:
+    """Return the device object, bare or wrapped, unread. Raises ApiError. `now` is seconds since 1970."""
+    members = accepted(reply, now)
+    result = members.get("result", members)
+    device = result[0] if isinstance(result, list) and result else result
+    if isinstance(device, dict) and device:
+        return JsonValue(device)
+    raise ApiError(f"{reply.host} answered {reply.status} without a device", _PORTAL, again=UNCERTAIN)
+
+
+def accepted(reply: Reply, now: float) -> Mapping[str, object]:
+    """Return the answer's object, empty for 204: the call was carried out. Raises ApiError otherwise."""
+    status = reply.status
+    if status == HTTPStatus.NO_CONTENT:
+        return {}
+    try:
+        answer = parse_json(reply.body).value
+    except InvalidError:
+        answer = None
+    members = answer if isinstance(answer, dict) else {}
+    if 200 <= status < 300 and members.get("success") is not False:
+        if members:
+            return members
+        raise ApiError(f"{reply.host} answered {status} without a device", _PORTAL, again=UNCERTAIN)
+    text, code = _complaint(members, reply.body)
+    words = f"{reply.host} answered {_phrase(status)}{text and ': '}{text}{f' (code {code})' if code else ''}"
+    wait = _seconds(reply.retry_after, now)
+    again: float | None = None
+    hint = ""
+    match status:
+        case 429:
+            again, hint = wait or UNCERTAIN, "it counts calls per address"
+        case 403:
+            hint = "this address may be blocked: try the other IP version, or another server"
+        case _ if 300 <= status < 400:
+            again, hint = UNCERTAIN, _PORTAL
+        case _ if status == 408 or status < 300 or status >= 500:
+            again = max(UNCERTAIN, wait or 0)
+    raise ApiError(words, hint, again=again, status=status, code=code)
+
+
+def unanswered(host: str, error: Exception, again: float) -> ApiError:
+    """Return why there is no answer of `host`."""
+    if refused := _certificate_error(error):
+        clock = refused.verify_code in (_NOT_YET_VALID, _EXPIRED)
+        return ApiError(
+            f"the certificate of {host} is refused: {one_line(refused.verify_message)}",
+            "check the clock of this machine" if clock else "WARP_API_CA_FILE names the CA of a mirror",
+            again=again,
+        )
+    reason = "no answer in time" if isinstance(error, TimeoutError) else one_line(str(error))
+    hint = "it may have been carried out all the same" if again else ""
+    return ApiError(f"cannot reach {host}: {reason or type(error).__name__}", hint, again=again)
+
+
+def _certificate_error(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
+    seen = set[int]()  # a chain may be a circle
+    while error and id(error) not in seen:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return error
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return None
+
+
+_NOT_YET_VALID: Final = 9  # OpenSSL's X509_V_ERR_CERT_NOT_YET_VALID and _HAS_EXPIRED
+_EXPIRED: Final = 10
+_PORTAL: Final = "something on the way may be answering in Cloudflare's place"
+
+
+def _complaint(members: Mapping[str, object], body: bytes) -> tuple[str, int | None]:
+    """Return the server's message and code: the first of `errors`, of either kind, else a plain text."""
+    match members.get("errors"):
+        case [{"message": str(message), "code": int(code)}, *_] if 0 < code < 1_000_000:
+            return one_line(message), code
+        case [str(message) | {"message": str(message)}, *_]:
+            return one_line(message), None
+    text = body[:1000].decode(errors="replace")
+    return "" if members or text.lstrip()[:1] in "<{[" else one_line(text), None
+
+
+def one_line(text: str) -> str:
+    """Return `text` as one short line that cannot steer a terminal."""
+    printable = "".join(character if character.isprintable() else " " for character in text[:1000])
+    return " ".join(printable.split())[:200]
+
+
+def _phrase(status: int) -> str:
+    try:
+        return f"{status} {HTTPStatus(status).phrase}"
+    except ValueError:
+        return str(status)
+
+
+def _seconds(retry_after: str, now: float) -> float | None:
+    """Return a Retry-After (RFC 9110 10.2.3) in seconds, 1 to LONGEST; None when it says nothing usable."""
+    if retry_after.isascii() and retry_after.isdecimal():
+        return min(max(float(retry_after[:12]), 1.0), LONGEST)
+    try:
+        moment = email.utils.parsedate_to_datetime(retry_after).timestamp()
+    except (ValueError, OverflowError):
+        return None
+    return min(max(moment - now, 1.0), LONGEST)

@@ -1,0 +1,219 @@
+"""The command line. Here are the commands that look and do not touch."""
+
+import argparse
+import importlib
+import json
+import os
+import pkgutil
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+from entrypoint import __version__
+from entrypoint.errors import PlatformError, StateError, UsageError
+from entrypoint.status.heartbeat import DIRECTORY
+from shadowsocks.links import CLIENTS, Entry
+
+LOG_HINT = "is the container running? its log says what it waits for"
+
+
+def command_line(arguments: Sequence[str], directory: Path = Path(DIRECTORY)) -> int:
+    """Parse and run; return the exit code. The status is in `directory`. Raises Error."""
+    parser = _Parser(prog="ss-warp", description="Shadowsocks in, Cloudflare WARP out.")
+    parser.add_argument("--version", action="version", version=f"ss-warp {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    commands.add_parser("run", help="bring the chain up and keep it well (the default)")
+    commands.add_parser("healthcheck", help="exit 0 when a request came back through the tunnel of late")
+    status = commands.add_parser("status", help="what is known at this moment")
+    status.add_argument("--json", action="store_true", help="as one stable JSON object")
+    commands.add_parser("settings", help="all settings as they are read, secrets hidden")
+    link = commands.add_parser("link", help="the ss:// link for clients")
+    link.add_argument("--qr", action="store_true", help="and as a QR code")
+    link.add_argument("--user", metavar="NAME", help="of this user only")
+    link.add_argument("--client", choices=CLIENTS, help="as this client's configuration writes it")
+    explain = commands.add_parser("explain", help="which way a packet goes, by which rule, and why")
+    explain.add_argument(
+        "source", metavar="FROM", nargs="?", help="an address of ours; without it, none is chosen"
+    )
+    explain.add_argument("destination", metavar="TO", help="an address")
+    explain.add_argument(
+        "--ssserver", action="store_true", help="from a socket of ssserver, bound to the tunnel"
+    )
+    explain.add_argument("--mark", type=lambda text: int(text, 0), default=0, help="with this firewall mark")
+    explain.add_argument("--udp", type=int, default=0, metavar="PORT", help="from a UDP server on this port")
+    explain.add_argument("--json", action="store_true", help="as one JSON object")
+    _add_account(commands)
+    commands.add_parser("doctor", help="what is wrong here, and what to do; exit 0 when nothing is")
+    commands.add_parser("warm")
+    given = parser.parse_args(arguments, argparse.Namespace(directory=directory))
+    actions: dict[str, Callable[[argparse.Namespace], int | None]] = {
+        "status": _status,
+        "settings": _settings,
+        "link": _link,
+        "explain": _explain,
+        "account": _account,
+        "doctor": _doctor,
+        "warm": _warm,
+    }
+    if given.command not in actions:
+        raise UsageError(f"{given.command} takes no arguments")
+    return actions[given.command](given) or 0
+
+
+def _add_account(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    account = commands.add_parser("account", help="the WARP account: show, change, export, delete")
+    actions = account.add_subparsers(dest="action", required=True, metavar="ACTION")
+    actions.add_parser("show", help="what is kept of it, secrets hidden")
+    key = actions.add_parser("license", help="bind a WARP+ licence key")
+    key.add_argument("key", metavar="KEY")
+    actions.add_parser("rotate-key", help="a new WireGuard key for the same device")
+    export = actions.add_parser("export", help="a profile for wg-quick, on standard output; it is a secret")
+    export.add_argument("--format", choices=("wireguard", "wgcf"), default="wireguard")
+    delete = actions.add_parser("delete", help="unregister the device and forget the account")
+    delete.add_argument("--yes", action="store_true", help="do not ask")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> None:  # type: ignore[override]
+        raise UsageError(message, f"see {self.prog} --help")
+
+
+def _status(given: argparse.Namespace) -> None:
+    pass
+    from entrypoint.status.board import STATUS_NAME
+
+    path: Path = given.directory / STATUS_NAME
+    try:
+        status = json.loads(path.read_text())
+        text = json.dumps(status, indent=1) if given.json else status_text(status)
+    except OSError as error:
+        raise StateError(f"no status at {path}: {error.strerror}", LOG_HINT) from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise StateError(f"no status at {path}: it is another version's, or damaged", LOG_HINT) from error
+    print(text)
+
+
+def _settings(given: argparse.Namespace) -> None:
+    from entrypoint.settings import describe, load
+
+    settings = load(os.environ)
+    print("\n".join([*describe(settings), *settings.warnings]))
+
+
+def _link(given: argparse.Namespace) -> None:
+    from entrypoint.discovery import saved_public_address
+    from entrypoint.settings import load
+    from entrypoint.ssserver import read_secrets, with_generated
+    from shadowsocks.links import link, qr
+
+    settings = load(os.environ)
+    kept = read_secrets(settings)
+    if kept is None:
+        raise StateError(f"no keys in {settings.account.state_dir} yet", LOG_HINT)
+    filled, _ = with_generated(settings, kept)
+    wanted = settings.shadowsocks
+    host = wanted.public_host or saved_public_address(settings)
+    if host is None:
+        raise StateError("the server's public address is not known", "set SHADOWSOCKS_PUBLIC_HOST")
+    users = [user for user in filled.users or (None,) if given.user in (None, user and user.name)]
+    if not users:
+        raise UsageError(f"there is no user {given.user}", "SHADOWSOCKS_USERS names them")
+    port = wanted.public_port or wanted.port
+    for user in users:
+        if given.client:
+            name = f"ss-warp-{user.name}" if user else "ss-warp"
+            password = filled.client_password(user)
+            entry = Entry(name, str(host), port, filled.method.name, password, wanted.udp)
+            print(CLIENTS[given.client](entry))
+            continue
+        uri = link(host, port, filled, user)
+        print(uri)
+        if given.qr:
+            print(qr(uri))
+
+
+def _explain(given: argparse.Namespace) -> None:
+    import anyio
+
+    from entrypoint.commands.explain import explain_live
+    from entrypoint.linux import state_dir
+    from entrypoint.linux.kernel_objects import SSSERVER_UID, Flow
+    from entrypoint.linux.netlink import SystemNetlink
+    from entrypoint.linux.state_dir import NETWORK_FILE
+    from entrypoint.routing.plan import OurIds, decode
+    from entrypoint.settings import load
+
+    settings = load(os.environ)
+    numbers = (*decode(state_dir.read(settings.account.state_dir / NETWORK_FILE)), OurIds())[0]
+    try:
+        source = ip_address(given.source) if given.source else None
+        destination = ip_address(given.destination)
+    except ValueError as error:
+        raise UsageError(str(error), "explain wants IP addresses: [FROM] TO") from error
+    if source and source.version != destination.version:
+        raise UsageError("FROM and TO are not of the same family", "both IPv4, or both IPv6")
+    flow = Flow(destination, source, given.mark)
+    if given.udp:
+        flow = replace(flow, transport="udp", source_port=given.udp)
+    if given.ssserver:
+        bound = None if settings.tunnel.direct else numbers.device
+        flow = replace(flow, device=bound, uid=SSSERVER_UID)
+    try:
+        said = anyio.run(explain_live, SystemNetlink(), numbers, flow)
+    except OSError as error:
+        raise PlatformError(f"cannot ask the kernel: {error.strerror}") from error
+    print(json.dumps(said.as_json(), indent=1) if given.json else said.as_text())
+
+
+def _doctor(given: argparse.Namespace) -> int:
+    import anyio
+
+    from entrypoint.commands.doctor import report
+    from entrypoint.linux.this_machine import open_world
+    from entrypoint.settings import load
+    from entrypoint.status.board import STATUS_NAME
+
+    try:
+        status = json.loads((given.directory / STATUS_NAME).read_text())
+    except (OSError, ValueError):
+        status = {}
+    return anyio.run(report, load(os.environ), open_world(), status)
+
+
+def _account(given: argparse.Namespace) -> None:
+    from entrypoint.commands.account import run_account_command
+
+    run_account_command(given)
+
+
+def _warm(given: argparse.Namespace) -> None:
+    """Import everything once: the image keeps the bytecode (Dockerfile)."""
+    import entrypoint
+    import shadowsocks
+
+    for package in (entrypoint, shadowsocks):
+        for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
+            importlib.import_module(module.name)
+
+
+def status_text(status: Mapping[str, Any]) -> str:
+    """Return the object of `as_json` as lines for people."""
+    exits = [address for address in status["exit"].values() if address]
+    age = status["handshake_age"]
+    offered = status["shadowsocks"]
+    rows = {
+        "state": f"{status['state']} since {status['since']}: {status['reason']}",
+        "warp": f"{status['warp'] or 'unknown'}{f' at {status["colo"]}' if status['colo'] else ''}",
+        "exit": ", ".join(exits) or "unknown",
+        "tunnel": f"{status['implementation'] or 'no device'} to {status['endpoint'] or 'no endpoint'}",
+        "reserved": status["reserved"] or "off",
+        "handshake": "none" if age is None else f"{age} s ago",
+        "traffic": f"{status['rx_bytes']} bytes received, {status['tx_bytes']} sent",
+        "account": status["account"]["kind"] or "none",
+        "shadowsocks": f"{offered['method'] or 'off'} on {', '.join(offered['listening']) or 'nothing'}",
+    }
+    if status["healing"]:
+        rows["healing"] = f"{status['healing']['rung'] or 'waiting'}, {status['healing']['tried']} tried"
+    return "\n".join(f"{name:12} {value}" for name, value in rows.items())

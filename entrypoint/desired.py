@@ -1,0 +1,267 @@
+"""What is wanted, from the settings and what was found: pure. chain.py brings it about."""
+
+from dataclasses import dataclass
+from ipaddress import IPv4Network, ip_network
+
+from entrypoint.account.model import Account
+from entrypoint.addresses import Destination, Endpoint, Family, Interface, Network, Ports
+from entrypoint.errors import PlatformError, SettingsError
+from entrypoint.firewall.policy import Closed, FullTunnel, HostFull, Policy, ProxyTunnel
+from entrypoint.health.probe import Probe
+from entrypoint.linux.kernel_objects import MAIN_TABLE, DeviceConfig, Snapshot
+from entrypoint.routing.ownership import IdKind, choose_free
+from entrypoint.routing.plan import NetworkPlan, OurIds, RouteMode, network_plan
+from entrypoint.routing.uplinks import Uplinks, find_uplinks
+from entrypoint.settings import Settings
+from entrypoint.wireguard.device import Implementation
+
+HOST_PRIORITY = 32759
+"""Late on purpose: a server with several NICs has its own source rules, and other VPNs theirs."""
+
+METADATA = IPv4Network("169.254.0.0/16")
+
+NAMED_IDS: dict[str, IdKind] = {
+    "ROUTE_RULE_PRIORITY": "priority",
+    "ROUTE_TABLE": "table",
+    "WIREGUARD_INTERFACE": "device",
+}
+"""Numbers that were set are taken or refused, never replaced."""
+
+
+def on_host(settings: Settings) -> bool:
+    """Return whether the network namespace is the host's; in doubt it is."""
+    return settings.routing.network != "own"
+
+
+def choose_ids(
+    settings: Settings, before: tuple[OurIds, ...] = (), snapshot: Snapshot | None = None
+) -> OurIds:
+    """Return the numbers and names to take in the kernel.
+
+    On a host others' are avoided, as found in `snapshot`, unless the settings name ours; `before` are a
+    predecessor's.
+    """
+    host = on_host(settings)
+    wish = OurIds(
+        priority=settings.routing.rule_priority or (HOST_PRIORITY if host else OurIds().priority),
+        table=settings.routing.table,
+        device=settings.tunnel.interface,
+    )
+    if not host or snapshot is None:
+        return wish
+    fixed = [field for name, field in NAMED_IDS.items() if name in settings.texts]
+    return choose_free(wish, fixed, before, snapshot, route_mode(settings))
+
+
+def route_mode(settings: Settings) -> RouteMode:
+    """Return the route mode; unset it is full in the own placement, proxy on a host."""
+    return settings.routing.mode or ("proxy" if on_host(settings) else "full")
+
+
+def require_uplink(snapshot: Snapshot, found: Uplinks) -> None:
+    """Raise PlatformError when a host has nowhere to send to, or nothing to be reached at."""
+    lost = not any(
+        route.table == MAIN_TABLE and route.device in found.links and route.destination.prefixlen == 0
+        for route in snapshot.routes
+    )
+    if lost or not found.addresses:
+        raise PlatformError(
+            "this host has no default route" if lost else "the uplink has no address",
+            "see `ip route` and `ip address`; nothing was changed",
+        )
+
+
+def closed_policy(settings: Settings, numbers: OurIds) -> Policy:
+    """Return the policy before there is a tunnel."""
+    if route_mode(settings) == "proxy" or on_host(settings):
+        return ProxyTunnel(numbers.device, (), shadowsocks_ports(settings))
+    return Closed(input_ports=settings.firewall.input_ports)
+
+
+def policy_after_failure(
+    settings: Settings, numbers: OurIds, uplinks: Uplinks, listening: frozenset[int]
+) -> Policy:
+    """Return a host's policy before there is a tunnel again: what was closed stays closed."""
+    if route_mode(settings) == "proxy":
+        return closed_policy(settings, numbers)
+    return HostFull(
+        (numbers.device, numbers.null_device),
+        (),
+        uplinks.links,
+        neighbours=neighbours(settings, uplinks),
+        shadowsocks=shadowsocks_ports(settings),
+        listening=tuple(sorted(listening)),
+        foreign=uplinks.foreign,
+        mark=numbers.mark,
+        direct=settings.tunnel.direct,
+    )
+
+
+def shadowsocks_ports(settings: Settings) -> tuple[Ports, ...]:
+    """Return what clients may reach."""
+    port = settings.shadowsocks.port
+    if not settings.shadowsocks.on:
+        return ()
+    tcp, udp = Ports(port, port, "tcp"), Ports(port, port, "udp")
+    return (tcp, udp) if settings.shadowsocks.udp else (tcp,)
+
+
+@dataclass(frozen=True, slots=True)
+class DesiredState:
+    """Everything that is fixed once account and endpoints are known."""
+
+    settings: Settings
+    numbers: OurIds
+    account: Account
+    endpoints: tuple[Endpoint, ...]
+    listening: frozenset[int] = frozenset()
+    """TCP ports of this host whose sessions may be older than us."""
+    engine: Implementation = "userspace"
+
+    def look(self, snapshot: Snapshot) -> Uplinks:
+        """Return what is around us."""
+        return find_uplinks(snapshot, self.numbers.links, host=on_host(self.settings))
+
+    @property
+    def outbound_device(self) -> str | None:
+        """What ssserver is bound to; with a family that leaves directly, rules alone lead it."""
+        return None if self.settings.tunnel.direct else self.numbers.device
+
+    def device(self) -> DeviceConfig:
+        """Return the device's configuration, with the first endpoint."""
+        return DeviceConfig(
+            name=self.numbers.device,
+            private_key=self.account.private_key,
+            peer_public_key=self.account.peer_public_key,
+            endpoint=self.endpoints[0],
+            mark=self.numbers.mark.value,
+            keepalive=round(self.settings.tunnel.keepalive),
+            reserved=reserved(self.settings, self.account),
+        )
+
+    def plan(self, uplinks: Uplinks) -> NetworkPlan:
+        """Return links, addresses, routes and rules."""
+        return network_plan(
+            route_mode(self.settings),
+            self.numbers,
+            uplinks,
+            self.addresses(uplinks),
+            mtu(self.settings, uplinks.mtu),
+            input_ports=self.settings.firewall.input_ports,
+            outbound_subnets=direct_subnets(self.settings),
+            direct=self.settings.tunnel.direct,
+        )
+
+    def policy(self, uplinks: Uplinks) -> Policy:
+        """Return the kill switch's policy with the tunnel in place."""
+        addresses = tuple(address.ip for address in self.addresses(uplinks))
+        device, ports = self.numbers.device, shadowsocks_ports(self.settings)
+        direct = self.settings.tunnel.direct
+        endpoints = frozenset(Destination(one.address, one.port, "udp") for one in self.endpoints)
+        octets = reserved(self.settings, self.account)
+        written = octets if self.engine == "kernel" and any(octets) else b""
+        match route_mode(self.settings):
+            case "full" if on_host(self.settings):
+                return HostFull(
+                    (device, self.numbers.null_device),
+                    addresses,
+                    uplinks.links,
+                    endpoints=endpoints,
+                    neighbours=neighbours(self.settings, uplinks),
+                    shadowsocks=ports,
+                    listening=tuple(sorted(self.listening)),
+                    foreign=uplinks.foreign,
+                    mark=self.numbers.mark,
+                    direct=direct,
+                    reserved=written,
+                )
+            case "full":
+                return FullTunnel(
+                    device,
+                    addresses,
+                    endpoints=endpoints,
+                    neighbours=neighbours(self.settings, uplinks),
+                    shadowsocks=ports,
+                    input_ports=self.settings.firewall.input_ports,
+                    direct=direct,
+                    reserved=written,
+                )
+            case "proxy":
+                mark = self.numbers.mark
+                return ProxyTunnel(device, addresses, ports, endpoints, mark, direct, written)
+
+    def addresses(self, uplinks: Uplinks) -> tuple[Interface, ...]:
+        """Return the tunnel's addresses, of the families that it is to carry and the kernel offers here."""
+        families = {*uplinks.families} & {*self.settings.tunnel.families}
+        return tuple(one for one in self.account.addresses if one.version in families)
+
+    def require_family(self, uplinks: Uplinks) -> None:
+        """Raise PlatformError when the tunnel has no address here, or could not be asked anything by it."""
+        probe = self.probe(uplinks)
+        if not (probe.dns and probe.urls()):
+            has = " and ".join(sorted(f"IPv{one.version}" for one in self.account.addresses))
+            here = " and ".join(f"IPv{family}" for family in uplinks.families)
+            carries = "dual" if len(carried := self.settings.tunnel.families) > 1 else carried[0]
+            raise PlatformError(
+                f"nothing could be asked through the tunnel: the account has {has}, this kernel {here}, "
+                f"WARP_IP_VERSION is {carries}",
+                "DNS_ADDRESSES and HEALTH_TRACE_URLS must name one of a family that all three have",
+            )
+
+    def probe(self, uplinks: Uplinks) -> Probe:
+        """Return what health is asked by, in the families that the tunnel has."""
+        families: set[Family] = {one.version for one in self.addresses(uplinks)}
+        return Probe(
+            dns=tuple(one for one in self.settings.dns.addresses if one.version in families),
+            trace_urls=self.settings.health.trace_urls,
+            ca_file=self.settings.health.ca_file,
+            interval=self.settings.health.interval,
+        )
+
+
+def neighbours(settings: Settings, uplinks: Uplinks) -> tuple[Network, ...]:
+    """Return whom packets may go to in clear: private neighbours, gateways, and whom the user names."""
+    gateways: tuple[Network, ...] = tuple(map(ip_network, uplinks.gateways))
+    return (*gateways, *uplinks.private, *direct_subnets(settings))
+
+
+def direct_subnets(settings: Settings) -> tuple[Network, ...]:
+    """Return what is reached by the uplink on purpose; a host may need its cloud's metadata."""
+    named = settings.firewall.outbound_subnets
+    return (*named, METADATA) if on_host(settings) else named
+
+
+OVERHEAD = 80
+"""Bytes that WireGuard adds to a packet, by IPv6: header 40, UDP 8, its own 32."""
+
+IPV6_MTU = 1280
+"""The least that IPv6 works with (RFC 8200 section 5)."""
+
+LARGEST_MTU = 1420
+"""More is cut somewhere on the way to WARP, also where the uplink has 9000."""
+
+
+def mtu(settings: Settings, uplink: int) -> int:
+    """Return the device's MTU; `auto` is what fits into the uplink's packets, within what WARP bears."""
+    asked = settings.tunnel.mtu
+    return asked if asked != "auto" else min(max(uplink - OVERHEAD, IPV6_MTU), LARGEST_MTU)
+
+
+def reserved(settings: Settings, account: Account) -> bytes:
+    """Return the three reserved bytes, zeros when none are to be sent.
+
+    Raises SettingsError when they are asked for and the account does not say which.
+    """
+    match settings.tunnel.reserved:
+        case bytes(octets):
+            return octets
+        case "off":
+            return bytes(3)
+        case "auto":
+            return account.client_id or bytes(3)
+        case "on" if account.client_id is None:
+            raise SettingsError(
+                ["WARP_RESERVED=on: this account came without a client_id; set the bytes, e.g. 193,29,7"]
+            )
+        case "on":
+            return account.client_id

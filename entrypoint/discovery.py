@@ -1,0 +1,110 @@
+"""What is looked up outside the tunnel, before it is up: by marked sockets, through holes in the firewall."""
+
+import logging
+from ipaddress import IPv4Address
+from typing import Final
+
+from entrypoint.account.model import Account, candidates
+from entrypoint.account.store import cache_addresses, cached_addresses
+from entrypoint.addresses import MARK, Address, Destination, Endpoint, Family, NamedEndpoint
+from entrypoint.firewall.killswitch import KillSwitch
+from entrypoint.health.probe import fetch_trace, literal, url_site
+from entrypoint.linux import state_dir
+from entrypoint.linux.state_dir import ADDRESS_CACHE_FILE, PUBLIC_ADDRESS_FILE
+from entrypoint.linux.world import Marked
+from entrypoint.routing.uplinks import Uplinks
+from entrypoint.settings import Settings
+from entrypoint.status.board import Run
+
+LOOKUP_PAUSE: Final = 10.0
+"""Seconds until endpoints' names are looked up again."""
+
+DETECT_TIMEOUT: Final = 3.0
+"""Seconds that the first run spends on finding its own public address."""
+
+OUTSIDE: Final = Marked(MARK.value)
+
+log = logging.getLogger("ss-warp")
+
+
+async def resolve_endpoints(
+    run: Run, switch: KillSwitch, account: Account, uplinks: Uplinks
+) -> tuple[Endpoint, ...]:
+    """Return the endpoints to try, in this order; names are looked up for as long as that takes.
+
+    The account's own name is only needed when it came without an address.
+    """
+    configured = run.settings.tunnel.endpoints or ()
+    families: set[Family] = {address.version for address in uplinks.addresses}
+    named = candidates(account, configured, families)
+    while True:
+        endpoints = tuple(one for one in named if isinstance(one, Endpoint))
+        if not endpoints or configured:
+            endpoints = await _resolve_all(run, switch, named, families)
+        if endpoints:
+            return endpoints
+        names = ", ".join(map(str, named))
+        log.warning("cannot resolve any endpoint (%s), retrying in %.0f s", names, LOOKUP_PAUSE)
+        await run.world.clock.sleep(LOOKUP_PAUSE)
+
+
+async def _resolve_all(
+    run: Run, switch: KillSwitch, named: tuple[Endpoint | NamedEndpoint, ...], families: set[Family]
+) -> tuple[Endpoint, ...]:
+    endpoints: dict[Endpoint, None] = {}
+    for one in named:
+        if isinstance(one, Endpoint):
+            endpoints[one] = None
+            continue
+        for address in await _look_up(run, switch, one.name):
+            if address.version in families:
+                endpoints[Endpoint(address, one.port)] = None
+    return tuple(endpoints)
+
+
+async def _look_up(run: Run, switch: KillSwitch, name: str) -> tuple[Address, ...]:
+    """Resolve `name`; when no server answers, return what it resolved to the last time."""
+    servers, cache = run.settings.dns.addresses, run.state_file(ADDRESS_CACHE_FILE)
+    async with switch.hole(Destination(one, 53, kind) for one in servers for kind in ("udp", "tcp")):
+        try:
+            found = await run.world.http.lookup(name, servers, OUTSIDE)
+        except OSError as error:
+            found = cached_addresses(cache, name)
+            log.warning("%s%s", error, "; using its last known address" if found else "")
+            return found
+        cache_addresses(cache, name, found)
+        return found
+
+
+async def choose_public_host(run: Run, switch: KillSwitch, uplinks: Uplinks, *, first: bool) -> Address | str:
+    """Return the host that clients connect to: as set, detected by the first run, or an uplink's address.
+
+    Only the `first` run asks, outside the tunnel, which address the internet sees.
+    """
+    if run.settings.shadowsocks.public_host:
+        return run.settings.shadowsocks.public_host
+    if first and (seen := await _detect_public_address(run, switch)):
+        state_dir.replace(run.state_file(PUBLIC_ADDRESS_FILE), f"{seen}\n".encode())
+    return saved_public_address(run.settings) or (uplinks.listening or (IPv4Address(0),))[0]
+
+
+def saved_public_address(settings: Settings) -> Address | None:
+    """Return the public address that the first run detected."""
+    content = state_dir.read(settings.account.state_dir / PUBLIC_ADDRESS_FILE) or b""
+    return literal(content.decode("ascii", "replace").strip())
+
+
+async def _detect_public_address(run: Run, switch: KillSwitch) -> Address | None:
+    for url in run.settings.health.trace_urls:
+        host, port = url_site(url)
+        if not (address := literal(host)):
+            continue
+        async with switch.hole([Destination(address, port, "tcp")]):
+            try:
+                ca_file = run.settings.health.ca_file
+                seen = await fetch_trace(run.world.http, url, OUTSIDE, ca_file, (), limit=DETECT_TIMEOUT)
+            except OSError:
+                continue
+        if seen.ip:
+            return seen.ip
+    return None

@@ -1,0 +1,1 @@
+"""Before anything expensive is imported: checks, placement, the closed firewall."""

@@ -1,0 +1,108 @@
+"""Load the blocking nftables table before importing anything expensive.
+
+Until it is loaded not even dataclasses, pathlib or typing are imported: they would take longer than
+everything else together.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+from entrypoint.errors import PlatformError, SettingsError
+from entrypoint.linux.run import run
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from entrypoint.early.placement import Placement
+    from entrypoint.settings import Settings
+
+type RunProgram = Callable[[Sequence[str], str], str]
+"""linux.run.run, or a test's."""
+
+OFF = ("off", "false", "0", "no")
+NFT_LOAD = ("nft", "-f", "-")
+
+CLOSED_RULESET = __file__.replace("close.py", "closed.nft")
+"""The text of `ruleset(Closed())`; a test compares the two."""
+
+REMOVAL_LINES = 4
+"""The first lines of that file remove our tables, whether they exist or not."""
+
+
+class EarlyClose:
+    """What was done before the settings were read.
+
+    `closed`: the blocking table is loaded. `existed`: a predecessor's table was already there.
+    """
+
+    __slots__ = ("closed", "existed", "placement")
+
+    def __init__(self, placement: "Placement", closed: bool, existed: bool) -> None:
+        self.placement, self.closed, self.existed = placement, closed, existed
+
+    def release(self, run: RunProgram = run) -> None:
+        """Undo what this start did and nothing else: for a start that ends before it began."""
+        if self.closed and not self.existed:
+            run(NFT_LOAD, "".join(_closed_ruleset().splitlines(keepends=True)[:REMOVAL_LINES]))
+
+
+def load_settings_closed(environ: Mapping[str, str], run: RunProgram = run) -> "Settings":
+    """Close the firewall, then read the settings; `NETWORK=auto` is replaced by what was found.
+
+    Raises SettingsError for invalid settings, and leaves everything as it was.
+    """
+    early = close_firewall(environ, run)
+    from entrypoint.settings import load
+
+    try:
+        settings = load(environ)
+    except SettingsError:
+        early.release(run)
+        raise
+    if settings.routing.network == "auto":
+        routing = settings.routing.model_copy(update={"network": early.placement})
+        return settings.model_copy(update={"routing": routing})
+    if settings.routing.network == "host":
+        early.release(run)  # NETWORK_FILE is only read by `load`
+    return settings
+
+
+def close_firewall(environ: Mapping[str, str], run: RunProgram = run) -> EarlyClose:
+    """Block all outgoing traffic, unless this is the host's namespace or FIREWALL=off.
+
+    NETWORK and FIREWALL are read here in their own simple way, because the settings are not imported
+    yet: an invalid value counts as the safe choice, and `settings.load` reports it a moment later.
+    Raises PlatformError when nftables refuses.
+    """
+    where = _placement(environ.get("NETWORK", ""))
+    closed = where == "own" and environ.get("FIREWALL", "").strip().lower() not in OFF
+    existed = closed and _close(run)
+    return EarlyClose(where, closed, existed)
+
+
+def _placement(wanted: str) -> "Placement":
+    """Return where we are; what compose.yaml says needs neither a look nor an import."""
+    if wanted.strip().lower() == "own":
+        return "own"
+    from entrypoint.early.placement import placement
+
+    return placement(wanted)
+
+
+def _close(run: RunProgram) -> bool:
+    """Load the blocking table; return whether one existed. Raises PlatformError when nftables refuses."""
+    closed = _closed_ruleset()
+    try:
+        try:
+            run(NFT_LOAD, "create table inet ss_warp\n" + closed)
+            return False
+        except TimeoutError:
+            raise
+        except OSError:  # it exists
+            run(NFT_LOAD, closed)
+            return True
+    except OSError as error:
+        raise PlatformError(f"cannot load the firewall: {error}", "the kernel needs nf_tables") from error
+
+
+def _closed_ruleset() -> str:
+    with open(CLOSED_RULESET) as file:  # noqa: PTH123 - pathlib is not light
+        return file.read()

@@ -1,0 +1,217 @@
+"""Own network namespace or the host's? Any doubt is the host: a wrong "own" locks somebody out.
+
+Light to import, and no socket but one of netlink, opened after the socket tables were read.
+"""
+
+import errno
+import os
+import socket
+import struct
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
+from typing import Final, Literal
+
+from entrypoint.errors import PlatformError
+
+type Placement = Literal["own", "host"]
+type Address = IPv4Address | IPv6Address
+
+OURS: Final = frozenset({"wg0", "ssw-null"})
+CABLES: Final = frozenset({"veth", "macvlan", "ipvlan"})
+TUNNELS: Final = frozenset(
+    {"ipip", "sit", "ip6tnl", "gre", "gretap", "ip6gre", "ip6gretap", "erspan", "ip6erspan", "vti", "vti6"}
+)
+"""Kinds of the fallback devices that a kernel may put into every namespace."""
+
+DOCKER_DNS: Final = IPv4Address("127.0.0.11")
+TABLES: Final = ("tcp", "udp", "raw", "tcp6", "udp6", "raw6")
+
+
+@dataclass(frozen=True, slots=True)
+class LinkFact:
+    """A network device. Elsewhere: its other end is in another namespace; enslaved: it has a master."""
+
+    name: str
+    kind: str = ""
+    up: bool = True
+    elsewhere: bool = False
+    enslaved: bool = False
+    addresses: tuple[Address, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NamespaceFacts:
+    """What tells a container's namespace from the host's (reference: what was tried)."""
+
+    initial: bool
+    """/proc/sys/net/core/dev_weight is there: it is, in the initial namespace alone."""
+    sockets: bool
+    """Somebody has a Unix, packet, TCP, UDP or raw socket, other than Docker's resolver."""
+    links: tuple[LinkFact, ...]
+    named: frozenset[Address]
+    """Addresses that /etc/hosts gives to our host name: the runtime writes its container's there."""
+
+
+def placement(wanted: str) -> Placement:
+    """Return where we are; `wanted` is NETWORK as written (auto or empty, own, host; rubbish is host)."""
+    match wanted.strip().lower():
+        case "own":
+            return "own"
+        case "" | "auto":
+            try:
+                return judge_placement(gather_facts())
+            except (OSError, ValueError, struct.error):
+                return "host"
+        case _:
+            return "host"
+
+
+def judge_placement(facts: NamespaceFacts) -> Placement:
+    """Return "own" only when every fact says so."""
+    cables = [link for link in facts.links if link.kind in CABLES and link.elsewhere and not link.enslaved]
+    harmless = [
+        link
+        for link in facts.links
+        if link.name == "lo" or link.name in OURS or (link.kind in TUNNELS and not link.up)
+    ]
+    alone = (
+        not facts.initial
+        and not facts.sockets
+        and len(cables) + len(harmless) == len(facts.links)
+        and any(facts.named & set(link.addresses) for link in cables)
+    )
+    return "own" if alone else "host"
+
+
+def gather_facts(proc: Path = Path("/proc"), hosts: Path = Path("/etc/hosts")) -> NamespaceFacts:
+    """Read the facts. Raises OSError, ValueError or struct.error for anything unreadable."""
+    return NamespaceFacts(
+        initial=(proc / "sys/net/core/dev_weight").exists(),
+        sockets=_sockets(proc / "net"),
+        links=_links(),
+        named=frozenset(_named(hosts.read_text(), socket.gethostname())),
+    )
+
+
+def _sockets(net: Path) -> bool:
+    if any(len((net / table).read_text().splitlines()) > 1 for table in ("unix", "packet")):
+        return True
+    rows = [row for table in TABLES for row in (net / table).read_text().splitlines()[1:]]
+    return any(_local(row) != DOCKER_DNS for row in rows)
+
+
+def _local(row: str) -> Address:
+    """Return the local address of a row of /proc/net/tcp: 32-bit words in the machine's order."""
+    digits = row.split()[1].partition(":")[0]
+    words = (int(digits[at : at + 8], 16) for at in range(0, len(digits), 8))
+    return ip_address(b"".join(word.to_bytes(4, sys.byteorder) for word in words))
+
+
+def _named(hosts: str, name: str) -> Iterator[Address]:
+    for line in hosts.splitlines():
+        address, *names = line.partition("#")[0].split() or [""]
+        if name in names:
+            yield ip_address(address)
+
+
+# linux/rtnetlink.h, if_link.h, if_addr.h
+RTM_GETLINK, RTM_GETADDR, NLMSG_ERROR, NLMSG_DONE = 18, 22, 2, 3
+NLM_F_REQUEST_DUMP: Final = 0x1 | 0x300
+IFLA_IFNAME, IFLA_MASTER, IFLA_LINKINFO, IFLA_LINK_NETNSID, IFLA_INFO_KIND = 3, 10, 18, 37, 1
+IFA_ADDRESS, IFA_LOCAL = 1, 2
+
+
+def _links() -> tuple[LinkFact, ...]:
+    addresses: dict[int, list[Address]] = {}
+    for body in _list_netlink(RTM_GETADDR):
+        parts = dict(_read_attributes(body[8:]))
+        index = struct.unpack_from("=I", body, 4)[0]
+        addresses.setdefault(index, []).append(ip_address(parts.get(IFA_LOCAL, parts.get(IFA_ADDRESS, b""))))
+    return tuple(_link(body, addresses) for body in _list_netlink(RTM_GETLINK))
+
+
+def _link(body: bytes, addresses: dict[int, list[Address]]) -> LinkFact:
+    index, flags = struct.unpack_from("=iI", body, 4)
+    parts = dict(_read_attributes(body[16:]))
+    info = dict(_read_attributes(parts.get(IFLA_LINKINFO, b"")))
+    return LinkFact(
+        name=parts[IFLA_IFNAME].rstrip(b"\0").decode(),
+        kind=info.get(IFLA_INFO_KIND, b"").rstrip(b"\0").decode(),
+        up=bool(flags & 1),
+        elsewhere=IFLA_LINK_NETNSID in parts,
+        enslaved=IFLA_MASTER in parts,
+        addresses=tuple(addresses.get(index, ())),
+    )
+
+
+def _list_netlink(what: int) -> Iterator[bytes]:
+    """Yield the bodies of the answers to one listing."""
+    with socket.socket(
+        socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
+    ) as sock:
+        sock.send(struct.pack("=IHHII", 32, what, NLM_F_REQUEST_DUMP, 1, 0) + bytes(16))
+        while True:
+            data = sock.recv(1 << 17)
+            while data:
+                length, kind = struct.unpack_from("=IH", data)
+                if kind == NLMSG_DONE:
+                    return
+                if kind == NLMSG_ERROR:
+                    raise OSError(-struct.unpack_from("=i", data, 16)[0], "netlink")
+                yield data[16:length]
+                data = data[(length + 3) & ~3 :]
+
+
+def _read_attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
+    while len(data) >= 4:
+        length, kind = struct.unpack_from("=HH", data)
+        yield kind & 0x3FFF, data[4:length]
+        data = data[max((length + 3) & ~3, 4) :]
+
+
+PROBE_LINK: Final = b"ss-probe\0"
+
+# linux/netlink.h, linux/rtnetlink.h, linux/if_link.h
+RTM_NEWLINK, RTM_DELLINK = 16, 17
+REQUEST, ACK, EXCL, CREATE = 0x1, 0x4, 0x200, 0x400
+IFLA_IFNAME, IFLA_LINKINFO, IFLA_INFO_KIND = 3, 18, 1
+
+
+def kernel_has_wireguard() -> bool:
+    """Make such a link and delete it; only a kernel that does not know the kind counts as one without."""
+    kind = _attribute(IFLA_LINKINFO, _attribute(IFLA_INFO_KIND, b"wireguard\0"))
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as sock:
+        sock.settimeout(1.0)
+        refused = _request(sock, RTM_NEWLINK, CREATE | EXCL, kind)
+        if not refused:
+            _request(sock, RTM_DELLINK, 0, b"")
+    return refused != errno.EOPNOTSUPP
+
+
+def require_tun(
+    implementation: str,
+    node: Path = Path("/dev/net/tun"),
+    has_wireguard: Callable[[], bool] = kernel_has_wireguard,
+) -> None:
+    """Raise PlatformError when the tunnel needs a TUN and the container has none."""
+    try:
+        os.close(os.open(node, os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        if implementation == "userspace" or not has_wireguard():
+            raise PlatformError(
+                f"cannot open {node}: {error.strerror}", "add devices: [/dev/net/tun]"
+            ) from error
+
+
+def _request(sock: socket.socket, kind: int, flags: int, more: bytes) -> int:
+    """Return the errno that the kernel answers with, 0 for none."""
+    body = bytes(16) + _attribute(IFLA_IFNAME, PROBE_LINK) + more
+    sock.send(struct.pack("=IHHII", 16 + len(body), kind, REQUEST | ACK | flags, 1, 0) + body)
+    return -int(struct.unpack_from("=i", sock.recv(4096), 16)[0])
+
+
+def _attribute(kind: int, value: bytes) -> bytes:
+    return struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)

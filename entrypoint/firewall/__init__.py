@@ -1,0 +1,1 @@
+"""The kill switch: its policy, its nftables text, and keeping it loaded."""

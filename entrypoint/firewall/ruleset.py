@@ -1,0 +1,291 @@
+"""The kill switch as a pure function: a policy in, the text of one atomic nft transaction out.
+
+Light to import: the closed ruleset is loaded before anything big. Why `ct direction reply` and never
+`ct state established` on output: a connection older than the kill switch would go on in clear.
+"""
+
+from collections.abc import Iterable, Iterator
+from ipaddress import IPv6Network, collapse_addresses
+from itertools import chain
+from typing import assert_never
+
+from entrypoint.addresses import NEVER_BEYOND, Destination, Family, Mark, Network, Ports
+from entrypoint.firewall.policy import Closed, FullTunnel, HostFull, Policy, ProxyTunnel
+from entrypoint.linux.kernel_objects import SSSERVER_UID
+
+type Lines = Iterator[str]
+
+FAMILY_WORDS: dict[int, str] = {4: "ip", 6: "ip6"}
+
+
+def to_marked(mark: Mark, destinations: Iterable[Destination]) -> Lines:
+    """Yield the rules that accept marked packets to these: before what is ssserver's.
+
+    Kernel WireGuard's packets keep the user of what is inside them; ssserver itself may not set a mark.
+    """
+    for word, places in endpoint_sets(destinations):
+        yield f"{mark_match(mark)} {word} daddr . meta l4proto . th dport {places} accept"
+
+
+def mark_match(mark: Mark) -> str:
+    """Return the match of packets that carry the mark."""
+    return f"meta mark & {mark.mask:#x} == {mark.value:#x}"
+
+
+def endpoint_sets(destinations: Iterable[Destination]) -> Iterator[tuple[str, str]]:
+    """Yield `ip` or `ip6` and a set of address, protocol and port, for each family there is."""
+    for version, word in FAMILY_WORDS.items():
+        same = (d for d in destinations if d.address.version == version)
+        places = ", ".join(sorted(f"{d.address} . {d.transport} . {d.port}" for d in same))
+        if places:
+            yield word, f"{{ {places} }}"
+
+
+def to_ports(spans: Iterable[Ports], end: str) -> Lines:
+    """Yield the rules that accept these ports; `end` is sport or dport."""
+    for transport in ("tcp", "udp"):
+        same = (span for span in spans if span.transport == transport)
+        ports = ", ".join(dict.fromkeys(f"{span.first}-{span.last}" for span in same))
+        if ports:
+            yield f"{transport} {end} {{ {ports} }} accept"
+
+
+def by_family(networks: Iterable[Network]) -> Iterator[tuple[str, str]]:
+    """Yield `ip` or `ip6` and a set of prefixes that do not overlap, which nft would refuse."""
+    for version, word in FAMILY_WORDS.items():
+        same = [network for network in networks if network.version == version]
+        if same:
+            yield word, f"{{ {', '.join(map(str, collapse_addresses(same)))} }}"  # type: ignore[type-var]
+
+
+def chain_of(name: str, hook: str | None, rules: Iterable[str]) -> Lines:
+    """Yield the lines of a chain; without a hook it is gone to."""
+    yield f"\tchain {name} {{"
+    if hook:
+        yield f"\t\ttype {hook};"
+    yield from (f"\t\t{rule}" for rule in rules)
+    yield "\t}"
+
+
+RESERVED = "@th,72,24"
+"""Bytes 1 to 3 behind a UDP header, in bits."""
+
+
+def reserved_chains(octets: bytes, mark: Mark, endpoints: Iterable[Destination]) -> Lines:
+    """Yield the chains that write the bytes into what is marked and goes to `endpoints`; clear answers."""
+    ends = list(endpoint_sets(endpoints))
+    write = (
+        f"{mark_match(mark)} {word} daddr . meta l4proto . th dport {places} {RESERVED} set 0x{octets.hex()}"
+        for word, places in ends
+    )
+    clear = (f"{word} saddr . meta l4proto . th sport {places} {RESERVED} set 0" for word, places in ends)
+    yield from chain_of("write_reserved", "filter hook output priority mangle; policy accept", write)
+    yield from chain_of(
+        "clear_reserved",
+        "filter hook input priority mangle; policy accept",
+        chain(("ct state invalid accept",), clear),
+    )
+
+
+TABLES = ("inet ss_warp", "arp ss_warp")
+RESET = "counter reject with tcp reset"
+REFUSAL = (f"meta l4proto tcp {RESET}", "counter reject with icmpx admin-prohibited")
+REFUSE = "goto refuse"  # answered, so that nobody waits for a time-out; ICMP alone would cost TCP a second
+DISCOVERY = (
+    "icmpv6 type { nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert, "
+    "mld-listener-query, mld-listener-report, mld-listener-done, mld2-listener-report } accept"
+)
+LEASES = ("udp sport 68 udp dport 67 accept", "udp sport 546 udp dport 547 accept")
+ON_LINK = (IPv6Network("fe80::/10"), IPv6Network("ff02::/16"))
+
+
+def ruleset(policy: Policy, *, policed: bool = True) -> str:
+    """Return the nft text that replaces our tables by `policy`'s, in one transaction.
+
+    Unless `policed` (FIREWALL=off) only the reserved bytes are left of it.
+    """
+    written: Lines = iter(())
+    if not isinstance(policy, Closed) and policy.reserved:
+        written = reserved_chains(policy.reserved, policy.mark, policy.endpoints)
+    elif not policed:
+        return release()
+    inet, arp = _policing(policy) if policed else (iter(()), iter(()))
+    tables = zip(TABLES, (chain(written, inet), arp), strict=True)
+    return release() + "".join("\n".join((f"table {name} {{", *lines, "}\n")) for name, lines in tables)
+
+
+def _policing(policy: Policy) -> tuple[Lines, Lines]:
+    """Return the chains of both tables."""
+    arp: Lines = iter(())
+    match policy:
+        case Closed():
+            inet = _closed_chains(policy, None, policy.holes, (), policy.input_ports)
+        case FullTunnel():
+            input_ports = policy.shadowsocks + policy.input_ports
+            inet = chain(
+                _tunnel_address_chain(policy),
+                _closed_chains(
+                    policy, policy.device, policy.endpoints | policy.holes, policy.neighbours, input_ports
+                ),
+            )
+            arp = _arp_chain(policy)
+        case ProxyTunnel():
+            inet = chain(_tunnel_address_chain(policy), _proxy_chains(policy))
+            arp = _arp_chain(policy)
+        case HostFull():
+            inet = chain(_tunnel_address_chain(policy), _host_chains(policy))
+            arp = _arp_chain(policy)
+        case _:
+            assert_never(policy)
+    return inet, arp
+
+
+def release() -> str:
+    """Return the nft text that removes our tables, there or not."""
+    # Deleting a table that is not there is an error; declaring one that is, is not.
+    return "".join(f"table {table}\ndelete table {table}\n" for table in TABLES)
+
+
+def _closed_chains(
+    policy: Closed | FullTunnel,
+    device: str | None,
+    marked: frozenset[Destination],
+    neighbours: tuple[Network, ...],
+    input_ports: tuple[Ports, ...],
+) -> Lines:
+    """Yield the chains of a namespace in which everything is policed; without a device nothing is sent."""
+    shadowsocks = policy.shadowsocks if isinstance(policy, FullTunnel) else ()
+    direct = policy.direct if isinstance(policy, FullTunnel) else None
+    into = list(_into_tunnel(policy)) if isinstance(policy, FullTunnel) else []
+    yield from _ssserver_chain(into, direct)
+    output = [
+        *to_marked(policy.mark, marked),
+        *_ssserver_jump(shadowsocks),
+        *_direct_family(direct),
+        'oifname "lo" accept',
+        DISCOVERY,
+        *LEASES,
+        "ct direction reply accept",
+        *into,
+        *(f"{word} daddr {places} accept" for word, places in by_family((*neighbours, *ON_LINK))),
+        REFUSE,
+    ]
+    yield from chain_of("output", "filter hook output priority filter; policy drop", output)
+    yield from chain_of("forward", "filter hook forward priority filter; policy drop", ())
+    admitted = [
+        'iifname "lo" accept',
+        "ct state established,related accept",
+        *([f'iifname "{device}" drop'] if device else ()),  # nothing comes out of the tunnel unasked
+        "icmp type echo-request accept",
+        "icmpv6 type { echo-request, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert } accept",
+        "icmpv6 type mld-listener-query accept",
+        "udp sport 67 udp dport 68 accept",
+        "udp sport 547 udp dport 546 accept",
+        *to_ports(input_ports, "dport"),
+    ]
+    yield from chain_of("input", "filter hook input priority filter; policy drop", admitted)
+
+
+def _proxy_chains(policy: ProxyTunnel) -> Lines:
+    yield from _ssserver_chain(_into_tunnel(policy), policy.direct)
+    output = [
+        *to_marked(policy.mark, policy.endpoints),
+        *_ssserver_jump(policy.shadowsocks),
+        f'oifname {{ "lo", "{policy.device}" }} accept',
+        *(f"{FAMILY_WORDS[address.version]} saddr {address} {REFUSE}" for address in policy.addresses),
+    ]
+    yield from chain_of("output", "filter hook output priority filter; policy accept", output)
+
+
+def _host_chains(policy: HostFull) -> Lines:
+    """Yield the chains of the host's namespace: input and forwarding are never policed."""
+    yield from _ssserver_chain(_into_tunnel(policy), policy.direct)
+    # An answer already on its way into the tunnel is turned round: a new address, an ICMP error.
+    turned = [f"oifname != {_names(policy.devices)} accept"]
+    for version, word in FAMILY_WORDS.items():
+        own = ", ".join(str(one) for one in policy.addresses if one.version == version)
+        whose = f"{word} saddr != {{ {own} }}" if own else f"meta nfproto ipv{version}"
+        turned.append(f"ct direction reply {whose} meta mark set meta mark | {policy.mark.value:#x}")
+    yield from chain_of("answers", "route hook output priority mangle; policy accept", turned)
+    listening = ", ".join(map(str, policy.listening))
+    output = [
+        *to_marked(policy.mark, policy.endpoints | policy.holes),
+        *_ssserver_jump(policy.shadowsocks),
+        # What fell to the floor is told so, instead of being swallowed.
+        f"oifname != {_names((*policy.uplinks, policy.devices[1]))} accept",
+        *_direct_family(policy.direct),
+        "ct direction reply accept",
+        *(f"{mark_match(mark)} accept" for mark in policy.foreign),
+        *LEASES,
+        "meta l4proto igmp accept",
+        DISCOVERY,
+        *(f"{word} daddr {places} accept" for word, places in by_family((*policy.neighbours, *ON_LINK))),
+        # Sessions older than conntrack look outbound when the server speaks first; a reset would end them.
+        *(
+            [f"tcp sport {{ {listening} }} tcp flags & (syn | ack) != syn ct direction original accept"]
+            if listening
+            else ()
+        ),
+        f"tcp flags & (syn | ack) == syn {RESET}",
+        "counter drop",
+    ]
+    yield from chain_of("output", "filter hook output priority filter; policy accept", output)
+
+
+def _names(devices: Iterable[str]) -> str:
+    return f"{{ {', '.join(f'"{name}"' for name in devices)} }}"
+
+
+def _direct_family(family: Family | None) -> Lines:
+    if family:
+        yield f"meta nfproto ipv{family} accept"
+
+
+def _into_tunnel(policy: FullTunnel | ProxyTunnel | HostFull) -> Lines:
+    carried = {address.version for address in policy.addresses}
+    for version in FAMILY_WORDS:
+        # A socket bound to the device sends without an address of its own, too: into silence.
+        if version not in carried:
+            yield f'oifname "{policy.device}" meta nfproto ipv{version} {REFUSE}'
+    yield f'oifname "{policy.device}" accept'
+
+
+def _ssserver_chain(into: Iterable[str], direct: Family | None) -> Lines:
+    """Yield the chain of what ssserver starts: into the tunnel, never to us or our neighbours."""
+    never = by_family(tuple(network for network, _ in NEVER_BEYOND))
+    rules = [
+        *(f"{word} daddr {places} {REFUSE}" for word, places in never),
+        f"fib daddr type {{ local, broadcast, anycast, multicast }} {REFUSE}",
+        *into,
+        *_direct_family(direct),
+        REFUSE,
+    ]
+    yield from chain_of("refuse", None, REFUSAL)
+    yield from chain_of("ssserver", None, rules)
+
+
+def _ssserver_jump(shadowsocks: tuple[Ports, ...]) -> Lines:
+    """Yield the rules that come before all that is allowed: it is not for ssserver."""
+    for answer in to_ports([ports for ports in shadowsocks if ports.transport == "udp"], "sport"):
+        yield f"meta skuid {SSSERVER_UID} {answer}"  # conntrack forgets a UDP flow before the client does
+    yield f"meta skuid {SSSERVER_UID} ct direction reply accept"
+    yield f"meta skuid {SSSERVER_UID} goto ssserver"
+
+
+def _tunnel_address_chain(policy: FullTunnel | ProxyTunnel | HostFull) -> Lines:
+    """Yield the chain that keeps the tunnel's addresses from being asked by the uplink."""
+    rules = [
+        f'iifname != {{ "lo", "{policy.device}" }} {FAMILY_WORDS[address.version]} daddr {address} drop'
+        for address in policy.addresses
+    ]
+    yield from chain_of("probe", "filter hook prerouting priority raw; policy accept", rules)
+
+
+def _arp_chain(policy: FullTunnel | ProxyTunnel | HostFull) -> Lines:
+    """Yield the same for ARP: works where arp_ignore is not writable."""
+    rules = [
+        f'iifname != "{policy.device}" arp daddr ip {address} drop'
+        for address in policy.addresses
+        if address.version == 4
+    ]
+    yield from chain_of("probe", "filter hook input priority filter; policy accept", rules)

@@ -1,0 +1,1 @@
+"""Everything that touches the kernel, the network or another process."""

@@ -1,0 +1,235 @@
+"""A small DNS client on sockets that know their way; dnspython makes and reads the messages."""
+
+import socket
+import ssl
+import struct
+from collections.abc import Iterable, Sequence
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import anyio
+import dns.exception
+import dns.flags
+import dns.message
+import dns.rdatatype
+import httpcore
+import httpx
+from anyio.abc import ByteStream, SocketStream
+from anyio.streams.tls import TLSStream
+
+from entrypoint.linux.sockets import Address, connect, connected, open_socket
+from entrypoint.linux.world import Bound, Marked
+
+PORT = 53
+MAX_UDP = 1232
+"""Bytes of a UDP answer that cross every path unfragmented (DNS flag day 2020); also what fits MTU 1280."""
+
+
+async def look_up(
+    name: str, servers: Sequence[Address], way: Marked | Bound, limit: float
+) -> tuple[Address, ...]:
+    """Return the addresses of `name`, IPv4 first; the first server that knows one decides.
+
+    An IP literal is returned as it is. `limit` is in seconds, per server. Raises OSError when no
+    server has an address.
+    """
+    try:
+        return (ip_address(name),)
+    except ValueError:
+        pass
+    found: dict[dns.rdatatype.RdataType, list[Address]] = {}
+
+    async def one(server: Address, kind: dns.rdatatype.RdataType) -> None:
+        query = dns.message.make_query(name, kind, use_edns=True, payload=MAX_UDP)
+        try:
+            found[kind] = _addresses(await _exchange(query, server, way, limit), kind)
+        except OSError:
+            found[kind] = []
+
+    for server in servers:
+        async with anyio.create_task_group() as tasks:
+            for kind in (dns.rdatatype.A, dns.rdatatype.AAAA):
+                tasks.start_soon(one, server, kind)
+        addresses = [*found[dns.rdatatype.A], *found[dns.rdatatype.AAAA]]
+        if addresses:
+            return tuple(addresses)
+    raise OSError(f"no DNS server has an address for {name}")
+
+
+async def query_once(server: Address, name: str, way: Marked | Bound, limit: float) -> None:
+    """Send one query over UDP; return on any answer to it. Raises OSError without one in `limit` seconds."""
+    await _exchange(dns.message.make_query(name, dns.rdatatype.A), server, way, limit)
+
+
+def _addresses(answer: dns.message.Message, kind: dns.rdatatype.RdataType) -> list[Address]:
+    return [ip_address(item.address) for rrset in answer.answer if rrset.rdtype == kind for item in rrset]
+
+
+async def _exchange(
+    query: dns.message.QueryMessage, server: Address, way: Marked | Bound, limit: float
+) -> dns.message.Message:
+    """Exchange one message, by UDP and when truncated by TCP (RFC 1035, 7766). Raises OSError."""
+    with anyio.fail_after(limit):
+        async with connected(way, server, PORT, socket.SOCK_DGRAM) as sock:
+            sock.send(query.to_wire())
+            while True:
+                await anyio.wait_readable(sock)
+                answer = _parse_answer(query, sock.recv(65535))
+                if answer:
+                    break
+        if not answer.flags & dns.flags.TC:
+            return answer
+        async with connected(way, server, PORT, socket.SOCK_STREAM) as sock:
+            stream = await SocketStream.from_socket(sock.dup())
+            async with stream:
+                wire = query.to_wire()
+                await stream.send(struct.pack("!H", len(wire)) + wire)
+                data = b""
+                while len(data) < 2 or len(data) < 2 + struct.unpack("!H", data[:2])[0]:
+                    try:
+                        data += await stream.receive()
+                    except anyio.EndOfStream as error:
+                        raise OSError(f"{server} ended its answer early") from error
+        answer = _parse_answer(query, data[2:])
+        if answer is None:
+            raise OSError(f"{server} answered something else over TCP")
+        return answer
+
+
+def _parse_answer(query: dns.message.QueryMessage, wire: bytes) -> dns.message.Message | None:
+    """Return the message when it answers `query`, None when it is noise (wrong id, forged, broken)."""
+    try:
+        answer = dns.message.from_wire(wire, ignore_trailing=True, raise_on_truncation=False)
+    except dns.exception.DNSException:
+        return None
+    return answer if query.is_response(answer) else None
+
+
+class _Stream(httpcore.AsyncNetworkStream):
+    """An anyio stream as httpcore wants it."""
+
+    def __init__(self, stream: ByteStream) -> None:
+        self._stream = stream
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
+        with _mapped(httpcore.ReadTimeout, httpcore.ReadError), anyio.fail_after(timeout):
+            try:
+                return await self._stream.receive(max_bytes)
+            except anyio.EndOfStream:
+                return b""
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
+        with _mapped(httpcore.WriteTimeout, httpcore.WriteError), anyio.fail_after(timeout):
+            await self._stream.send(buffer)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109
+    ) -> httpcore.AsyncNetworkStream:
+        with _mapped(httpcore.ConnectTimeout, httpcore.ConnectError), anyio.fail_after(timeout):
+            try:
+                stream = await TLSStream.wrap(
+                    self._stream,
+                    ssl_context=ssl_context,
+                    hostname=server_hostname,
+                    standard_compatible=False,
+                    server_side=False,
+                )
+            except BaseException:
+                # httpcore leaves it open, and a hole in the firewall must not outlive its connection.
+                await anyio.aclose_forcefully(self._stream)
+                raise
+            return _Stream(stream)
+
+    def get_extra_info(self, info: str) -> Any:
+        return None
+
+
+class _mapped:  # noqa: N801 - reads as a word
+    """Turn the stream's failures into httpcore's, which httpx knows."""
+
+    def __init__(self, slow: type[Exception], broken: type[Exception]) -> None:
+        self._slow, self._broken = slow, broken
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        if isinstance(error, TimeoutError):
+            raise self._slow("no answer in time") from error
+        if isinstance(
+            error, OSError | anyio.BrokenResourceError | anyio.ClosedResourceError | anyio.EndOfStream
+        ):
+            raise self._broken(str(error) or "connection lost") from error
+
+
+class _Backend(httpcore.AsyncNetworkBackend):
+    """Connects to the addresses given, whatever host the URL names."""
+
+    def __init__(self, way: Marked | Bound, addresses: Sequence[Address]) -> None:
+        self._way, self._addresses = way, addresses
+
+    async def connect_tcp(
+        self,
+        host: str,
+        port: int,
+        timeout: float | None = None,  # noqa: ASYNC109
+        local_address: str | None = None,
+        socket_options: Iterable[Any] | None = None,
+    ) -> httpcore.AsyncNetworkStream:
+        failures = []
+        for address in self._addresses:
+            sock = None
+            try:
+                with anyio.fail_after(timeout):
+                    sock = open_socket(self._way, address, socket.SOCK_STREAM)
+                    await connect(sock, address, port)
+                    return _Stream(await SocketStream.from_socket(sock))
+            except OSError as error:  # TimeoutError included
+                failures.append(f"{address}: {error.strerror or 'no answer'}")
+            except BaseException:
+                if sock:
+                    sock.close()
+                raise
+            if sock:
+                sock.close()
+        raise httpcore.ConnectError("; ".join(failures) or f"no address for {host}")
+
+
+class SystemHttp:
+    """The door to HTTPS and DNS (see ports.Http)."""
+
+    def transport(
+        self,
+        way: Marked | Bound,
+        addresses: Sequence[Address],
+        ca_file: Path | None = None,
+        *,
+        newest: ssl.TLSVersion | None = None,
+    ) -> httpx.AsyncBaseTransport:
+        """Return a transport that connects to `addresses` only."""
+        context = ssl.create_default_context(cafile=ca_file)
+        if newest:
+            context.maximum_version = newest
+        transport = httpx.AsyncHTTPTransport(verify=context, trust_env=False)
+        # httpx offers no argument for the backend; its pool is one attribute, pinned by the lock file.
+        transport._pool = httpcore.AsyncConnectionPool(
+            ssl_context=context, network_backend=_Backend(way, addresses)
+        )
+        return transport
+
+    async def lookup(
+        self, name: str, servers: Sequence[Address], way: Marked | Bound, *, limit: float = 5.0
+    ) -> tuple[Address, ...]:
+        """Resolve `name` (see resolver.lookup)."""
+        return await look_up(name, servers, way, limit)
+
+    async def ask(self, server: Address, name: str, way: Marked | Bound, *, limit: float) -> None:
+        """Send one query; any answer to it will do."""
+        await query_once(server, name, way, limit)

@@ -1,0 +1,246 @@
+"""The network as it should be, as values: links, addresses, routes and rules.
+
+Every item prints as the `ip` command that adds or removes it: logs, fakes, tests and `explain` use
+the same text. Deciding which items are wanted is `network_plan`; comparing them with what is there
+is reconcile.py; talking to the kernel is netlink.py.
+"""
+
+from dataclasses import dataclass
+from ipaddress import IPv4Network, IPv6Network
+from typing import Literal
+
+from entrypoint.addresses import Address, Endpoint, Family, Interface, Mark, Network
+
+MAIN_TABLE = 254
+PROTOCOL_KERNEL = 2
+"""Rules carry RTPROT_KERNEL: systemd-networkd deletes rules of every other protocol that it did not make."""
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A device that we create: a persistent TUN, or a kernel WireGuard interface."""
+
+    name: str
+    kind: Literal["tun", "wireguard"]
+
+    def add_command(self) -> str:
+        """Return the `ip` command that creates it."""
+        if self.kind == "tun":
+            return f"ip tuntap add dev {self.name} mode tun vnet_hdr"
+        return f"ip link add dev {self.name} type wireguard"
+
+    def remove_command(self) -> str:
+        """Return the `ip` command that deletes it."""
+        return f"ip link del dev {self.name}"
+
+
+@dataclass(frozen=True, slots=True)
+class LinkUp:
+    """A device is up, with this MTU (bytes); `None` leaves the MTU alone."""
+
+    name: str
+    mtu: int | None = None
+
+    def add_command(self) -> str:
+        """Return the `ip` command that brings it up."""
+        return f"ip link set dev {self.name}{f' mtu {self.mtu}' if self.mtu else ''} up"
+
+    def remove_command(self) -> str:
+        """Return the `ip` command that takes it down."""
+        return f"ip link set dev {self.name} down"
+
+
+@dataclass(frozen=True, slots=True)
+class LinkAddress:
+    """An address on a device."""
+
+    device: str
+    address: Interface
+
+    def add_command(self) -> str:
+        """Return the `ip` command that adds it; no duplicate address detection on a tunnel."""
+        nodad = " nodad" if self.address.version == 6 else ""
+        return f"ip address add {self.address} dev {self.device}{nodad}"
+
+    def remove_command(self) -> str:
+        """Return the `ip` command that removes it."""
+        return f"ip address del {self.address} dev {self.device}"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One route of one table; `device` None is an unreachable route, metric 0 the family's default.
+
+    `more` is what a foreign route says beyond this; it makes it differ from every route of ours.
+    """
+
+    destination: Network
+    table: int
+    device: str | None
+    metric: int = 0
+    gateway: Address | None = None
+    more: str = ""
+
+    def _text(self) -> str:
+        via = f" via {self.gateway}" if self.gateway else ""
+        dev = f" dev {self.device}" if self.device else ""
+        kind = "" if self.device else "unreachable "
+        metric = f" metric {self.metric}" if self.metric else ""
+        default = "default" if self.destination.prefixlen == 0 else str(self.destination)
+        more = f" {self.more}" if self.more else ""
+        return f"{kind}{default}{via}{dev} table {self.table}{metric}{more}"
+
+    def add_command(self) -> str:
+        """Return the `ip` command that adds it."""
+        return f"ip -{self.destination.version} route add {self._text()}"
+
+    def remove_command(self) -> str:
+        """Return the `ip` command that removes it."""
+        return f"ip -{self.destination.version} route del {self._text()}"
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """One policy rule; `table` None is an unreachable rule. Ports are inclusive ranges.
+
+    `more` is what a foreign rule says beyond this; it makes it differ from every rule of ours.
+    """
+
+    family: Family
+    priority: int
+    table: int | None
+    source: Network | None = None
+    destination: Network | None = None
+    mark: Mark | None = None
+    iif: str | None = None
+    oif: str | None = None
+    uid: int | None = None
+    ip_protocol: Literal["tcp", "udp"] | None = None
+    source_ports: tuple[int, int] | None = None
+    destination_ports: tuple[int, int] | None = None
+    protocol: int = PROTOCOL_KERNEL
+    more: str = ""
+
+    def _text(self) -> str:
+        def host(network: Network) -> str:
+            single = network.prefixlen == network.max_prefixlen
+            return str(network.network_address) if single else str(network)
+
+        def ports(span: tuple[int, int]) -> str:
+            return str(span[0]) if span[0] == span[1] else f"{span[0]}-{span[1]}"
+
+        words = [f"priority {self.priority}", f"from {host(self.source)}" if self.source else "from all"]
+        if self.destination:
+            words.append(f"to {host(self.destination)}")
+        if self.mark:
+            words.append(f"fwmark {self.mark}")
+        if self.iif:
+            words.append(f"iif {self.iif}")
+        if self.oif:
+            words.append(f"oif {self.oif}")
+        if self.uid is not None:
+            words.append(f"uidrange {self.uid}-{self.uid}")
+        if self.ip_protocol:
+            words.append(f"ipproto {self.ip_protocol}")
+        if self.source_ports:
+            words.append(f"sport {ports(self.source_ports)}")
+        if self.destination_ports:
+            words.append(f"dport {ports(self.destination_ports)}")
+        if self.more:
+            words.append(self.more)
+        table = {None: "unreachable", MAIN_TABLE: "lookup main"}.get(self.table, f"lookup {self.table}")
+        protocol = "kernel" if self.protocol == PROTOCOL_KERNEL else str(self.protocol)
+        return " ".join([*words, table, f"protocol {protocol}"])
+
+    def add_command(self) -> str:
+        """Return the `ip` command that adds it."""
+        return f"ip -{self.family} rule add {self._text()}"
+
+    def remove_command(self) -> str:
+        """Return the `ip` command that removes it."""
+        return f"ip -{self.family} rule del {self._text()}"
+
+
+type Item = Link | LinkUp | LinkAddress | Route | Rule
+
+
+@dataclass(frozen=True, slots=True)
+class LinkState:
+    """A device as it is. `kind` is the kernel's word (veth, tun, wireguard, …), empty for hardware."""
+
+    index: int
+    name: str
+    kind: str
+    up: bool
+    mtu: int
+
+
+@dataclass(frozen=True, slots=True)
+class AddressState:
+    """An address as it is. Usable: neither tentative nor deprecated; permanent: not a privacy address."""
+
+    device: str
+    address: Interface
+    link_scope: bool = False
+    usable: bool = True
+    permanent: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """What the kernel has at one moment: every link, address, route (of all tables) and rule."""
+
+    links: tuple[LinkState, ...] = ()
+    addresses: tuple[AddressState, ...] = ()
+    routes: tuple[Route, ...] = ()
+    rules: tuple[Rule, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceConfig:
+    """A device with its one peer. Keys are base64, keepalive in seconds (0 is off), mark 0 is none."""
+
+    name: str
+    private_key: str
+    peer_public_key: str
+    endpoint: Endpoint
+    mark: int
+    keepalive: int
+    allowed_ips: tuple[IPv4Network | IPv6Network, ...] = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))
+    reserved: bytes = bytes(3)
+    """Bytes 1 to 3 of each message. The kernel has no place for them: there nftables writes them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """Counters of the peer; `handshake` in seconds since 1970, 0 = never."""
+
+    handshake: float
+    rx_bytes: int
+    tx_bytes: int
+
+
+SSSERVER_UID = 58388
+"""ssserver's uid and gid."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """A packet that starts here; `source` None: nothing chosen yet, as for a socket bound to nothing."""
+
+    destination: Address
+    source: Address | None = None
+    mark: int = 0
+    device: str | None = None
+    uid: int = 0
+    transport: Literal["tcp", "udp"] = "tcp"
+    source_port: int = 0
+    destination_port: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Packets inside the tunnel, so neither handshakes nor keepalives: a silent edge cannot feign them."""
+
+    rx: int
+    tx: int

@@ -1,0 +1,242 @@
+"""What the kernel lists, as values: the other half of netlink.py, pure on what pyroute2 hands out.
+
+Names of attributes are those of linux/rtnetlink.h, if_addr.h and fib_rules.h.
+"""
+
+import errno
+import os
+import socket
+from collections.abc import Iterator, Mapping
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_interface, ip_network
+from socket import AF_INET, AF_INET6
+from typing import Any, Final, Literal
+
+from entrypoint.addresses import Address, Family, Mark, Network
+from entrypoint.linux.kernel_objects import AddressState, Flow, LinkAddress, LinkState, Route, Rule
+
+FAMILIES: Final[dict[int, Family]] = {AF_INET: 4, AF_INET6: 6}
+IFF_UP: Final = 0x1
+IFA_F_TEMPORARY, IFA_F_DADFAILED, IFA_F_DEPRECATED, IFA_F_TENTATIVE = 0x01, 0x08, 0x20, 0x40
+RT_SCOPE_LINK: Final = 253
+RTN_UNICAST, RTN_UNREACHABLE = 1, 7
+ROUTE_KINDS: Final = {2: "local", 3: "broadcast", 4: "anycast", 5: "multicast", 6: "blackhole", 8: "prohibit"}
+DEFAULT: Final[dict[Family, Network]] = {4: IPv4Network("0.0.0.0/0"), 6: IPv6Network("::/0")}
+DEFAULT_METRIC: Final = {4: 0, 6: 1024}
+FR_ACT_TO_TBL, FR_ACT_UNREACHABLE = 1, 7
+FIB_RULE_INVERT: Final = 2
+UNSET: Final = 0xFFFFFFFF
+TRANSPORTS: Final[dict[int, Literal["tcp", "udp"]]] = {6: "tcp", 17: "udp"}
+
+type Message = Any
+"""A pyroute2 message: header fields by `[]`, attributes by `get_attr`."""
+
+
+def link_state(message: Message) -> LinkState:
+    """Return the link that an RTM_NEWLINK tells of."""
+    info = message.get_attr("IFLA_LINKINFO")
+    return LinkState(
+        index=message["index"],
+        name=message.get_attr("IFLA_IFNAME"),
+        kind=(info.get_attr("IFLA_INFO_KIND") if info else None) or "",
+        up=bool(message["flags"] & IFF_UP),
+        mtu=message.get_attr("IFLA_MTU"),
+    )
+
+
+def address_state(message: Message, names: Mapping[int, str]) -> AddressState:
+    """Return the address that an RTM_NEWADDR tells of."""
+    flags = message.get_attr("IFA_FLAGS", message["flags"])
+    address = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
+    interface = ip_interface(f"{address}/{message['prefixlen']}")
+    return AddressState(
+        device=names.get(message["index"], ""),
+        address=interface,
+        link_scope=message["scope"] == RT_SCOPE_LINK,
+        usable=not flags & (IFA_F_TENTATIVE | IFA_F_DEPRECATED | IFA_F_DADFAILED),
+        # The same bit says "secondary" of an IPv4 address.
+        permanent=interface.version == 4 or not flags & IFA_F_TEMPORARY,
+    )
+
+
+def routes_of(message: Message, names: Mapping[int, str]) -> Iterator[Route]:
+    """Yield the route that an RTM_NEWROUTE tells of, one for each of its next hops."""
+    family = FAMILIES.get(message["family"])
+    if family is None:
+        return
+    destination = _network(family, message.get_attr("RTA_DST"), message["dst_len"])
+    table = message.get_attr("RTA_TABLE", message["table"])
+    metric = message.get_attr("RTA_PRIORITY", 0)
+    metric = 0 if metric == DEFAULT_METRIC[family] else metric
+    kind = message["type"]
+    more = [] if kind in {RTN_UNICAST, RTN_UNREACHABLE} else [f"type {ROUTE_KINDS.get(kind, kind)}"]
+    if message["tos"]:
+        more.append(f"tos {message['tos']}")
+    hops = [(hop["oif"], hop) for hop in message.get_attr("RTA_MULTIPATH") or ()]
+    for index, hop in hops or [(message.get_attr("RTA_OIF"), message)]:
+        device = None if kind == RTN_UNREACHABLE else names.get(index, "")
+        yield Route(destination, table, device, metric, _gateway(hop), " ".join(more))
+
+
+def _gateway(hop: Message) -> Address | None:
+    via = hop.get_attr("RTA_VIA")  # an IPv4 route by an IPv6 neighbour
+    gateway = hop.get_attr("RTA_GATEWAY") or (via["addr"] if via else None)
+    return ip_address(gateway) if gateway else None
+
+
+def rule_of(message: Message) -> Rule:
+    """Return the rule that an RTM_NEWRULE tells of."""
+    family = FAMILIES[message["family"]]
+    value, mask = message.get_attr("FRA_FWMARK", 0), message.get_attr("FRA_FWMASK", 0)
+    action = message["action"]
+    source, destination = message.get_attr("FRA_SRC"), message.get_attr("FRA_DST")
+    return Rule(
+        family=family,
+        priority=message.get_attr("FRA_PRIORITY", 0),
+        table=message.get_attr("FRA_TABLE", message["table"]) if action != FR_ACT_UNREACHABLE else None,
+        source=_network(family, source, message["src_len"]) if source else None,
+        destination=_network(family, destination, message["dst_len"]) if destination else None,
+        mark=Mark(value, mask) if mask else None,
+        iif=message.get_attr("FRA_IIFNAME"),
+        oif=message.get_attr("FRA_OIFNAME"),
+        uid=_uid(message.get_attr("FRA_UID_RANGE")),
+        ip_protocol=TRANSPORTS.get(message.get_attr("FRA_IP_PROTO", 0)),
+        source_ports=_ports(message.get_attr("FRA_SPORT_RANGE")),
+        destination_ports=_ports(message.get_attr("FRA_DPORT_RANGE")),
+        protocol=message.get_attr("FRA_PROTOCOL", 0),
+        more=" ".join(_more(message)),
+    )
+
+
+def _more(message: Message) -> Iterator[str]:
+    """Yield what a rule of ours never says."""
+    if message["flags"] & FIB_RULE_INVERT:
+        yield "not"
+    if message["tos"]:
+        yield f"tos {message['tos']}"
+    if message["action"] not in {FR_ACT_TO_TBL, FR_ACT_UNREACHABLE}:
+        yield f"action {message['action']}"
+    users = message.get_attr("FRA_UID_RANGE")
+    if users and _uid(users) is None:
+        yield f"uidrange {users}"
+    protocol = message.get_attr("FRA_IP_PROTO", 0)
+    if protocol and protocol not in TRANSPORTS:
+        yield f"ipproto {protocol}"
+    for name, word in (
+        ("FRA_SUPPRESS_PREFIXLEN", "suppress_prefixlength"),
+        ("FRA_SUPPRESS_IFGROUP", "suppress_ifgroup"),
+        ("FRA_L3MDEV", "l3mdev"),
+        ("FRA_GOTO", "goto"),
+        ("FRA_FLOW", "realms"),
+        ("FRA_TUN_ID", "tun_id"),
+    ):
+        value = message.get_attr(name)
+        # 0 is a prefix length too; of everything else it says "not set".
+        if value is not None and value != UNSET and (value or name == "FRA_SUPPRESS_PREFIXLEN"):
+            yield f"{word} {value}"
+
+
+def _uid(text: str | None) -> int | None:
+    """Return the user of a range of one."""
+    first, _, last = (text or "").partition(":")
+    return int(first) if first and first == last else None
+
+
+def _ports(text: str | None) -> tuple[int, int] | None:
+    if text is None:
+        return None
+    first, _, last = text.partition(":")
+    return int(first), int(last)
+
+
+def _network(family: Family, address: str | None, length: int) -> Network:
+    return ip_network(f"{address}/{length}") if address else DEFAULT[family]
+
+
+def index_of(name: str) -> int:
+    """Return the device's index. Raises OSError (ENODEV)."""
+    try:
+        return socket.if_nametoindex(name)
+    except OSError:
+        raise OSError(errno.ENODEV, os.strerror(errno.ENODEV)) from None
+
+
+def family_of(version: int) -> int:
+    """Return the address family of an IP version."""
+    return socket.AF_INET if version == 4 else socket.AF_INET6
+
+
+def address_fields(item: LinkAddress) -> dict[str, object]:
+    """Return what names this address."""
+    return {
+        "index": index_of(item.device),
+        "family": family_of(item.address.version),
+        "address": str(item.address.ip),
+        "prefixlen": item.address.network.prefixlen,
+    }
+
+
+def route_fields(item: Route) -> dict[str, object]:
+    """Return what names this route."""
+    # Without the family pyroute2 asks for what the kernel answers with EOPNOTSUPP.
+    fields: dict[str, object] = {
+        "family": family_of(item.destination.version),
+        "dst": str(item.destination),
+        "table": item.table,
+        "priority": item.metric,
+        "type": "unicast" if item.device else "unreachable",
+    }
+    if item.device:
+        fields["oif"] = index_of(item.device)
+    if item.gateway:
+        fields["gateway"] = str(item.gateway)
+    return fields
+
+
+def flow_fields(flow: Flow) -> dict[str, object]:
+    """Return what asks for this packet's way (RTM_GETROUTE)."""
+    length = flow.destination.max_prefixlen
+    fields: dict[str, object] = {
+        "family": family_of(flow.destination.version),
+        "dst": str(flow.destination),
+        "dst_len": length,
+    }
+    if flow.source:
+        fields |= {"src": str(flow.source), "src_len": length}
+    if flow.mark:
+        fields["mark"] = flow.mark
+    if flow.uid:
+        fields["uid"] = flow.uid
+    if flow.source_port:
+        fields |= {"ip_proto": socket.getprotobyname(flow.transport), "sport": flow.source_port}
+    if flow.device:
+        fields["oif"] = index_of(flow.device)
+    return fields
+
+
+def rule_fields(item: Rule) -> dict[str, object]:
+    """Return what names this rule."""
+    fields: dict[str, object] = {
+        "family": family_of(item.family),
+        "priority": item.priority,
+        "protocol": item.protocol,
+        "action": "to_tbl" if item.table else "unreachable",
+    }
+    if item.table:
+        fields["table"] = item.table
+    for word, network in (("src", item.source), ("dst", item.destination)):
+        if network:
+            fields |= {word: str(network.network_address), f"{word}_len": network.prefixlen}
+    if item.mark:
+        fields |= {"fwmark": item.mark.value, "fwmask": item.mark.mask}
+    if item.iif:
+        fields["iifname"] = item.iif
+    if item.oif:
+        fields["oifname"] = item.oif
+    if item.uid is not None:
+        fields["uid_range"] = f"{item.uid}:{item.uid}"
+    if item.ip_protocol:
+        fields["ip_proto"] = socket.getprotobyname(item.ip_protocol)
+    for word, span in (("sport_range", item.source_ports), ("dport_range", item.destination_ports)):
+        if span:
+            fields[word] = f"{span[0]}:{span[1]}"
+    return fields

@@ -1,0 +1,196 @@
+"""Files in the state directory: read, replaced atomically, and a lock on the directory.
+
+Everything is done relative to an open descriptor of the directory, and no symbolic link is followed.
+"""
+
+import errno
+import fcntl
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Final
+
+from entrypoint.errors import BusyError, StateError
+
+ACCOUNT_FILE: Final = "account.json"
+SHADOWSOCKS_FILE: Final = "shadowsocks.json"
+NETWORK_FILE: Final = "network.json"
+PUBLIC_ADDRESS_FILE: Final = "public-address"  # the server's address as the first run saw it from outside
+ADDRESS_CACHE_FILE: Final = "addresses.json"  # where the names of API and edge resolved to
+
+MAX_READ: Final = 1 << 20
+"""Bytes that are read at most: no file of ours comes near it, and a foreign one must not fill the memory."""
+
+_FRESH: Final = ".new"
+_OPEN: Final = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a FIFO in a file's place must not block
+
+
+class HeldError(BusyError):
+    """Another process runs on this state directory."""
+
+
+def read(path: Path) -> bytes | None:
+    """Return the file's content, None when there is no such file. Raises StateError."""
+    with _explained(path), _opened(path.parent) as directory:
+        try:
+            descriptor = os.open(path.name, os.O_RDONLY | _OPEN, dir_fd=directory)
+        except FileNotFoundError:
+            return None
+        try:
+            if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+                raise StateError(f"{path} is not a regular file")
+            with os.fdopen(descriptor, "rb", closefd=False) as file:
+                return file.read(MAX_READ)
+        finally:
+            os.close(descriptor)
+
+
+def replace(path: Path, data: bytes, mode: int = 0o600) -> None:
+    """Replace the file as a whole: after a crash it is the old one or the new one, never a mixture.
+
+    Raises StateError, BusyError when the disk is full.
+    """
+    fresh = f".{path.name}{_FRESH}"
+    with _explained(path), _opened(path.parent) as directory:
+        _discard(fresh, directory)  # a killed predecessor's
+        try:
+            flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _OPEN
+            with os.fdopen(os.open(fresh, flags, 0o600, dir_fd=directory), "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fchmod(file.fileno(), mode)  # the umask may have taken something away
+                os.fsync(file.fileno())
+            os.rename(fresh, path.name, src_dir_fd=directory, dst_dir_fd=directory)
+        except BaseException:
+            _discard(fresh, directory)
+            raise
+        os.fsync(directory)
+
+
+def quarantine(path: Path, stamp: str) -> Path:
+    """Rename the file to `<name>.corrupt-<stamp>`; return where it is now. Raises StateError, BusyError."""
+    kept = path.with_name(f"{path.name}.corrupt-{stamp}")
+    with _explained(path), _opened(path.parent) as directory:
+        # link refuses to overwrite what rename would silently replace.
+        os.link(path.name, kept.name, src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=False)
+        os.unlink(path.name, dir_fd=directory)
+        os.fsync(directory)
+    return kept
+
+
+@contextmanager
+def lock(directory: Path) -> Iterator[None]:
+    """Hold the state directory for this process alone; what a killed one left half written is removed.
+
+    The kernel drops the lock with the process, so none is ever stale. Raises BusyError when another
+    process holds it, StateError when the directory is not usable.
+    """
+    path = directory / "lock"
+    with _explained(path), _opened(directory) as here:
+        lock = _open_lock(here)
+    try:
+        with _explained(path):
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                holder = "".join(filter(str.isprintable, os.pread(lock, 200, 0).decode(errors="replace")))
+                raise HeldError(
+                    f"{directory} is in use by {holder or 'another process'}",
+                    "stop that one, or give each its own state volume",
+                ) from None
+        with suppress(OSError):  # full or read-only: the lock holds without a name in it
+            os.ftruncate(lock, 0)
+            os.pwrite(lock, f"process {os.getpid()} of {os.uname().nodename}".encode(), 0)
+        with suppress(OSError), _opened(directory) as here:
+            for name in os.listdir(here):  # noqa: PTH208 - of a descriptor
+                if name.startswith(".") and name.endswith(_FRESH):
+                    os.unlink(name, dir_fd=here)
+        yield
+    finally:
+        os.close(lock)
+
+
+@contextmanager
+def edit_lock(directory: Path) -> Iterator[None]:
+    """Change files in the directory while nobody else does; waits for whoever is at it.
+
+    For moments only, and beside `locked`, which holds for a process's life. Raises StateError.
+    """
+    with _explained(directory / "lock"), _opened(directory) as here:
+        fcntl.flock(here, fcntl.LOCK_EX)
+        yield
+
+
+def remove(path: Path) -> None:
+    """Remove the file for good; it may be gone already. Raises StateError."""
+    with _explained(path), _opened(path.parent) as directory:
+        _discard(path.name, directory)
+        os.fsync(directory)
+
+
+def _open_lock(directory: int) -> int:
+    try:
+        return os.open("lock", os.O_RDWR | os.O_CREAT | _OPEN, 0o600, dir_fd=directory)
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        # A read-only volume with a saved account is still good for running.
+        try:
+            return os.open("lock", os.O_RDONLY | _OPEN, dir_fd=directory)
+        except FileNotFoundError:
+            raise error from None
+
+
+@contextmanager
+def _opened(directory: Path) -> Iterator[int]:
+    if not directory.is_absolute():
+        raise StateError(f"state directory {directory} is not an absolute path", "begin it with /")
+    try:
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        raise StateError(f"{directory} does not exist", f"mount a volume at {directory}") from None
+    except NotADirectoryError:
+        what = "a symbolic link" if directory.is_symlink() else "not a directory"
+        raise StateError(f"{directory} is {what}", f"mount a volume at {directory}") from None
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _discard(name: str, directory: int) -> None:
+    with suppress(FileNotFoundError):
+        os.unlink(name, dir_fd=directory)
+
+
+@contextmanager
+def _explained(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise explained(error, path) from error
+
+
+def explained(error: OSError, path: Path) -> StateError | BusyError:
+    """Return what a person can do about a failed operation on `path`."""
+    volume = path.parent
+    match error.errno:
+        case errno.ENOSPC | errno.EDQUOT:
+            return BusyError(
+                f"no space left for {path}", "free space or inodes on the volume and start again"
+            )
+        case errno.EROFS:
+            return StateError(f"{path}: the file system is read-only", f"mount a writable volume at {volume}")
+        case errno.EACCES | errno.EPERM:
+            return StateError(
+                f"{path}: permission denied",
+                f"make it writable for uid {os.geteuid()}: chown -R {os.geteuid()} on the volume at {volume}",
+            )
+        case errno.ELOOP:
+            return StateError(f"{path} is a symbolic link", f"put the file itself on the volume at {volume}")
+        case errno.EIO:
+            return StateError(f"{path}: input/output error", "the disk may be failing: save the volume first")
+        case _:
+            return StateError(f"{path}: {error.strerror or error}")

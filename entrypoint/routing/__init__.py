@@ -1,0 +1,1 @@
+"""Routes and policy rules: what should be, what is, and the difference."""

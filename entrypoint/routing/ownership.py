@@ -1,0 +1,180 @@
+"""Numbers and names are ours only while network.json says so; what is somebody else's is never touched."""
+
+import logging
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Final, Literal
+
+from entrypoint.errors import BusyError, SettingsError, StateError
+from entrypoint.firewall.ruleset import TABLES
+from entrypoint.linux import state_dir
+from entrypoint.linux.kernel_objects import PROTOCOL_KERNEL, Link, LinkState, Rule, Snapshot
+from entrypoint.linux.world import Netlink, Nft
+from entrypoint.routing.plan import TUNNEL_PRIORITY, OurIds, RouteMode, decode, encode, ours_in
+from entrypoint.routing.reconcile import GONE, explain, list_all, remove_all, tolerate
+from entrypoint.unwind import UnwindStack
+
+type IdKind = Literal["priority", "table", "device", "other"]
+
+LOWEST_PRIORITY: Final = 3
+MAX_TRIES: Final = 100
+"""How many other tables and device names are tried."""
+
+log = logging.getLogger("ss-warp")
+
+
+@asynccontextmanager
+async def claim(
+    numbers: OurIds,
+    netlink: Netlink,
+    recorded: bytes | None,
+    record: Callable[[bytes], None],
+    *,
+    mode: RouteMode = "full",
+    nft: Nft | None = None,
+) -> AsyncIterator[None]:
+    """Own `numbers` while inside: to be entered before the device is opened and anything is changed.
+
+    `recorded` is network.json's content, `record` replaces it. What a predecessor with other numbers
+    left is removed. With `nft` the names of our tables must be free too, or recorded. Raises
+    SettingsError when something belongs to somebody else, StateError, PlatformError.
+    """
+    before = decode(recorded)
+    snapshot = await list_all(netlink)
+    problems = [sentence for _, sentence in conflicts(numbers, before, snapshot, mode)]
+    if not before:
+        problems += [
+            f"the nftables table {table} is there and not on record as ours: another ss-warp? "
+            f"if it is nobody's: nft delete table {table}"
+            for table in await _our_tables(nft)
+        ]
+    if problems:
+        raise SettingsError(problems)
+    async with UnwindStack() as stack:
+        ours = tuple(dict.fromkeys((*before, numbers)))
+        stack.undo("network.json", partial(_forget, ours, netlink, nft, record))
+        record(encode(ours))
+        try:
+            for old in before:
+                if old != numbers:
+                    await remove_all(old, netlink)
+                    await _delete_link(old.device, snapshot, netlink)
+        except OSError as error:
+            raise explain("cannot remove what an earlier start left", error) from error
+        record(encode([numbers]))
+        yield
+
+
+def saver(path: Path, *, must: bool) -> Callable[[bytes], None]:
+    """Return what keeps network.json's content in `path`; without `must` a bad volume is no reason to stop.
+
+    It is one on a host, where leftovers would be taken for somebody else's, and before there is an account.
+    """
+
+    def record(data: bytes) -> None:
+        try:
+            state_dir.replace(path, data)
+        except (StateError, BusyError) as error:
+            if must:
+                raise
+            log.warning("the volume cannot be written, what is known is used from memory: %s", error)
+
+    return record
+
+
+def choose_free(
+    wish: OurIds, fixed: Iterable[IdKind], before: tuple[OurIds, ...], snapshot: Snapshot, mode: RouteMode
+) -> OurIds:
+    """Return `wish` with other numbers where somebody else has those, except for what is `fixed`.
+
+    What has no free number left stays as wished: `claimed` refuses it.
+    """
+    stem = wish.device.rstrip("0123456789")
+    others: dict[IdKind, Iterator[dict[str, int | str]]] = {
+        "priority": ({"priority": number} for number in range(wish.priority - 1, LOWEST_PRIORITY - 1, -1)),
+        "table": ({"table": wish.table + number} for number in range(1, MAX_TRIES)),
+        "device": ({"device": f"{stem}{number}"} for number in range(MAX_TRIES)),
+    }
+    found = wish
+    for field, choices in others.items():
+        if field not in fixed and field in _conflicting(wish, before, snapshot, mode):
+            tries = (replace(found, **choice) for choice in choices)  # type: ignore[arg-type]
+            found = next(
+                (one for one in tries if field not in _conflicting(one, before, snapshot, mode)), found
+            )
+    return found
+
+
+def _conflicting(
+    numbers: OurIds, before: tuple[OurIds, ...], snapshot: Snapshot, mode: RouteMode
+) -> set[IdKind]:
+    return {field for field, _ in conflicts(numbers, before, snapshot, mode)}
+
+
+def conflicts(
+    numbers: OurIds, before: tuple[OurIds, ...], snapshot: Snapshot, mode: RouteMode = "full"
+) -> Iterator[tuple[IdKind, str]]:
+    """Yield a sentence for each number that somebody else uses; what `before` lists is ours."""
+    ours = {priority for old in before for priority in old.priorities}
+    used = numbers.priorities if mode == "full" else numbers.priorities[2:5]
+    for rule in snapshot.rules:
+        if rule.priority in ours:
+            continue
+        theirs = f"somebody else has {rule.add_command()!r}"
+        if rule.priority in used or (
+            rule.priority in numbers.priorities and rule.protocol == PROTOCOL_KERNEL
+        ):
+            if rule.priority == TUNNEL_PRIORITY and rule.source and rule.protocol != PROTOCOL_KERNEL:
+                continue  # `ip rule add from A` without a number lands there; it takes only what is its own
+            if rule.priority == TUNNEL_PRIORITY:
+                yield "other", f"priority {TUNNEL_PRIORITY}: {theirs}; remove it, or set ROUTE_MODE=proxy"
+            else:
+                yield "priority", f"ROUTE_RULE_PRIORITY={numbers.priority}: {theirs}; choose another number"
+        if _same_mark(rule, numbers):
+            yield "other", f"mark {numbers.mark}: {theirs}; remove it"
+    if numbers.table not in {old.table for old in before} and any(
+        route.table == numbers.table for route in snapshot.routes
+    ):
+        yield ("table", f"ROUTE_TABLE={numbers.table}: somebody else has routes there; choose another number")
+    for name in sorted(numbers.links - {name for old in before for name in old.links}):
+        if any(link.name == name for link in snapshot.links):
+            yield (
+                "device" if name == numbers.device else "other",
+                f"WIREGUARD_INTERFACE: somebody else has a device {name}; remove it, or choose another name",
+            )
+
+
+def _same_mark(rule: Rule, numbers: OurIds) -> bool:
+    """Return whether packets of theirs would be taken for ours, or ours for theirs."""
+    if not rule.mark or rule.more or not rule.mark.value & rule.mark.mask:
+        return False
+    ours = numbers.mark
+    return ours.value & rule.mark.mask == rule.mark.value or rule.mark.value & ours.mask == ours.value
+
+
+async def _our_tables(nft: Nft | None) -> list[str]:
+    try:
+        return [table for table in TABLES if nft and await nft.listing(*table.split())]
+    except OSError as error:
+        raise explain("cannot list nftables", error) from error
+
+
+async def _forget(
+    ours: Sequence[OurIds], netlink: Netlink, nft: Nft | None, record: Callable[[bytes], None]
+) -> None:
+    """Record only what is still there."""
+    if await _our_tables(nft):
+        return
+    snapshot = await netlink.snapshot()
+    links = {link.name for link in snapshot.links}
+    record(encode(one for one in ours if links & one.links or any(ours_in(snapshot, one))))
+
+
+async def _delete_link(name: str, snapshot: Snapshot, netlink: Netlink) -> None:
+    for link in snapshot.links:
+        match link:
+            case LinkState(name=there, kind="tun" | "wireguard" as kind) if there == name:
+                await tolerate(netlink.remove, Link(name, kind), GONE)

@@ -1,0 +1,170 @@
+"""From what is there to what is wanted: list, compare, add, then remove."""
+
+import errno
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Final
+
+from entrypoint.errors import PlatformError
+from entrypoint.linux.kernel_objects import PROTOCOL_KERNEL, Item, Link, LinkState, LinkUp, Snapshot
+from entrypoint.linux.world import Netlink
+from entrypoint.routing.plan import NetworkPlan, OurIds, add_order, ours_in
+from entrypoint.unwind import UnwindStack
+
+ROUNDS: Final = 4
+"""One to converge, one to see that it is done, the rest for somebody who changes it meanwhile."""
+
+GONE: Final = frozenset({errno.ENOENT, errno.ESRCH, errno.ENODEV, errno.EADDRNOTAVAIL})
+NOT_NOW: Final = frozenset({errno.EEXIST, errno.ENODEV, errno.ENETDOWN})
+"""Added by somebody else, or its device is gone or down: the next listing tells."""
+
+
+HINTS: Final = {
+    errno.EPERM: "add cap_add: [NET_ADMIN]",
+    errno.EACCES: "add sysctls: [net.ipv6.conf.all.disable_ipv6=0]",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Converged:
+    """What was done. `missing` is still not there: the device is gone, or somebody fights us."""
+
+    added: tuple[Item, ...] = ()
+    removed: tuple[Item, ...] = ()
+    missing: tuple[Item, ...] = ()
+
+
+def difference(plan: NetworkPlan, snapshot: Snapshot) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
+    """Return what to add and what to remove, each in its order.
+
+    To be removed is what carries the plan's numbers and is not in it, and a second copy of a rule of
+    ours under another protocol, which the kernel takes for a different rule.
+    """
+    wanted = {_identity(item) for item in plan.items}
+    there = list(ours_in(snapshot, plan.numbers))
+    add = [item for item in plan.items if not _is_there(item, there)]
+    remove = [item for item in there if _identity(item) not in wanted]
+    remove += [
+        rule
+        for rule in snapshot.rules
+        if rule.protocol != PROTOCOL_KERNEL and replace(rule, protocol=PROTOCOL_KERNEL) in wanted
+    ]
+    return tuple(add), tuple(reversed(sorted(remove, key=lambda item: add_order(item, plan.numbers))))
+
+
+def _identity(item: Item) -> Item:
+    """Return what makes it this item: a wrong MTU is changed, the device is not taken down for it."""
+    return LinkUp(item.name) if isinstance(item, LinkUp) else item
+
+
+def _is_there(item: Item, there: list[Item]) -> bool:
+    if isinstance(item, LinkUp) and item.mtu is None:
+        return any(isinstance(other, LinkUp) and other.name == item.name for other in there)
+    return item in there
+
+
+async def reconcile_once(plan: NetworkPlan, netlink: Netlink, snapshot: Snapshot) -> Converged:
+    """Add and remove what this listing lacks and has too much. Raises OSError for anything but races.
+
+    What needs a device that is not there is left out and reported: call again after it was made anew.
+    """
+    missing, surplus = difference(plan, snapshot)
+    added = [item for item in missing if await tolerate(netlink.add, item, NOT_NOW)]
+    removed = [item for item in surplus if await tolerate(netlink.remove, item, GONE)]
+    return Converged(tuple(added), tuple(removed), tuple(item for item in missing if item not in added))
+
+
+async def converge(plan: NetworkPlan, netlink: Netlink) -> Converged:
+    """Correct until a listing is as the plan says. Raises OSError for anything but races."""
+    added: list[Item] = []
+    removed: list[Item] = []
+    missing: tuple[Item, ...] = ()
+    for _ in range(ROUNDS):
+        now = await reconcile_once(plan, netlink, await netlink.snapshot())
+        missing = (*now.missing, *now.added)  # what was added now, nobody has seen yet
+        if not now.added and not now.removed:
+            break
+        added += now.added
+        removed += now.removed
+    return Converged(tuple(added), tuple(removed), missing)
+
+
+async def remove_all(numbers: OurIds, netlink: Netlink) -> None:
+    """Remove everything that carries `numbers`, but for the device itself.
+
+    One refusal does not keep the rest from being removed; the first is raised at the end, an OSError.
+    """
+    refused: list[OSError] = []
+    for _ in range(ROUNDS):
+        refused.clear()
+        _, surplus = difference(NetworkPlan(numbers, ()), await netlink.snapshot())
+        for item in surplus:
+            try:
+                await tolerate(netlink.remove, item, GONE)
+            except OSError as error:
+                refused.append(error)
+        if len(refused) == len(surplus):
+            break
+    if refused:
+        raise refused[0]
+
+
+async def tolerate(
+    operation: Callable[[Item], Awaitable[None]], item: Item, accepted: frozenset[int]
+) -> bool:
+    """Return False when the kernel says one of `accepted`; other errors get the item's name."""
+    try:
+        await operation(item)
+    except OSError as error:
+        if error.errno in accepted:
+            return False
+        raise OSError(error.errno, f"{item.add_command()}: {error.strerror}") from error
+    return True
+
+
+@asynccontextmanager
+async def apply(plan: NetworkPlan, netlink: Netlink) -> AsyncIterator[Converged]:
+    """Have the plan while inside; on leaving everything that carries its numbers is removed.
+
+    That includes what later plans with the same numbers added. Raises PlatformError.
+    """
+    async with UnwindStack() as stack:
+        stack.undo("rules and routes", partial(remove_all, plan.numbers, netlink))
+        try:
+            converged = await converge(plan, netlink)
+        except OSError as error:
+            raise explain("cannot route", error) from error
+        yield converged
+
+
+def explain(what: str, error: OSError) -> PlatformError:
+    """Return the kernel's refusal as a sentence with a remedy."""
+    return PlatformError(f"{what}: {error.strerror or error}", HINTS.get(error.errno or 0, ""))
+
+
+async def list_all(netlink: Netlink) -> Snapshot:
+    """List everything. Raises PlatformError."""
+    try:
+        return await netlink.snapshot()
+    except OSError as error:
+        raise explain("cannot list links, addresses, routes and rules", error) from error
+
+
+async def find_link(netlink: Netlink, name: str) -> LinkState | None:
+    """Return the link of this name, None when there is none."""
+    links = (await netlink.snapshot()).links
+    return next((link for link in links if link.name == name), None)
+
+
+async def delete_link(netlink: Netlink, name: str) -> None:
+    """Delete a link of ours, also one that somebody else deletes meanwhile; that ends its wireguard-go."""
+    link = await find_link(netlink, name)
+    try:
+        match link:
+            case LinkState(kind="tun" | "wireguard" as kind):
+                await netlink.remove(Link(name, kind))
+    except OSError as error:
+        if error.errno != errno.ENODEV:
+            raise

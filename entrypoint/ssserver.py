@@ -1,0 +1,238 @@
+"""The Shadowsocks server: its secrets on the volume, its process, and what it says."""
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv6Address
+
+import anyio
+from anyio.abc import TaskStatus
+
+from entrypoint.desired import DesiredState
+from entrypoint.errors import StateError
+from entrypoint.linux import state_dir
+from entrypoint.linux.kernel_objects import SSSERVER_UID
+from entrypoint.linux.processes import supervise
+from entrypoint.linux.state_dir import SHADOWSOCKS_FILE
+from entrypoint.linux.world import Clock, Program
+from entrypoint.log import hide
+from entrypoint.network_watch import NetworkWatch
+from entrypoint.settings import Settings
+from entrypoint.status.board import Run
+from shadowsocks.credentials import Credentials, SavedKeys, credentials
+from shadowsocks.links import link, qr
+from shadowsocks.server import (
+    ARGV,
+    ENVIRONMENT,
+    Inbound,
+    Listening,
+    acl,
+    parse_listening,
+    server_config,
+    summarize_line,
+)
+
+log = logging.getLogger("ss-warp")
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """What clients need; `new`: nothing was kept before, this is the first run."""
+
+    credentials: Credentials
+    new: bool
+
+
+def load_or_generate_secrets(settings: Settings) -> Secrets:
+    """Return method, password and users; what had to be generated is kept first.
+
+    Raises StateError when shadowsocks.json is not ours, BusyError when the disk is full.
+    """
+    kept = read_secrets(settings)
+    filled, now = with_generated(settings, kept or SavedKeys())
+    if now != kept:
+        state_dir.replace(settings.account.state_dir / SHADOWSOCKS_FILE, now.to_json())
+    hide(filled.password, *(user.key for user in filled.users))
+    return Secrets(filled, new=kept is None)
+
+
+def read_secrets(settings: Settings) -> SavedKeys | None:
+    """Return what shadowsocks.json keeps, None when there is none. Raises StateError."""
+    path = settings.account.state_dir / SHADOWSOCKS_FILE
+    content = state_dir.read(path)
+    try:
+        return SavedKeys.from_json(content) if content is not None else None
+    except ValueError as error:
+        raise StateError(f"{path}: {error}", "restore it from a backup, or delete it for new keys") from error
+
+
+def with_generated(settings: Settings, kept: SavedKeys) -> tuple[Credentials, SavedKeys]:
+    """Return what clients need, and what is to be kept of it."""
+    wanted = settings.shadowsocks
+    password = wanted.password.get_secret_value() if wanted.password else None
+    return credentials(wanted.method, password, wanted.users, kept)
+
+
+async def keep_running(
+    run: Run,
+    state: DesiredState,
+    secrets: Secrets,
+    watch: NetworkWatch,
+    *,
+    task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
+) -> None:
+    """Keep ssserver running on the uplinks' addresses.
+
+    Restart it for a new address or device, and when it hangs.
+    Reports as started when everything listens for the first time.
+    """
+    settings = run.settings.shadowsocks
+    started = False
+
+    def first() -> None:
+        nonlocal started
+        if not started:
+            started = True
+            task_status.started()
+
+    while True:
+        await watch.changed(lambda: bool(watch.uplinks.listening))
+        addresses, generation = watch.uplinks.listening, watch.device_generation
+        inbound = Inbound(addresses, settings.port, secrets.credentials, settings.udp)
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_run_once, tasks.cancel_scope, inbound, run, state, watch, first)
+            await watch.outdated(addresses, generation)
+            tasks.cancel_scope.cancel()
+
+
+async def _run_once(
+    life: anyio.CancelScope,
+    inbound: Inbound,
+    run: Run,
+    state: DesiredState,
+    watch: NetworkWatch,
+    ready: Callable[[], None],
+) -> None:
+    """Keep ssserver running; end this `life` of it when it hangs."""
+    up: set[Listening] = set()
+    said = 0
+    expected = len(inbound.addresses) * (2 if inbound.udp else 1)
+    names = tuple(user.name for user in inbound.credentials.users)
+    own = (*watch.uplinks.addresses, *(one.ip for one in state.account.addresses))
+
+    def tell(serves: bool) -> None:
+        run.board.serving(str(inbound.credentials.method), names, up if serves else ())
+
+    def on_line(line: str) -> bool:
+        nonlocal said
+        said += 1
+        if worth := summarize_line(line):
+            log.log(logging.getLevelNamesMapping()[worth[0].upper()], "ssserver: %s", worth[1])
+        if new := parse_listening(line):
+            up.add(new)
+            if len(up) == expected:
+                tell(True)
+                log.info("Shadowsocks listens on %s", ", ".join(sorted(map(str, up))))
+                ready()
+        return len(up) == expected
+
+    async def on_end(sentence: str) -> None:
+        up.clear()
+        tell(False)
+        log.warning("%s", sentence)
+
+    async def ask() -> bool | None:
+        there = [address for address in inbound.addresses if address in watch.uplinks.listening]
+        if not there or len(up) < expected:
+            return None
+        return await run.world.processes.is_responsive(there[0], inbound.port, limit=REACTION_TIMEOUT)
+
+    program = Program(
+        name="ssserver",
+        argv=ARGV,
+        environment=ENVIRONMENT,
+        uid=SSSERVER_UID,
+        files={
+            "config": server_config(
+                inbound, device=state.outbound_device, dns=state.probe(watch.uplinks).dns
+            ),
+            "acl": acl(own, run.settings.shadowsocks.allowed_cidrs),
+        },
+    )
+
+    async def end_when_hung() -> None:
+        await wait_until_hung(ask, lambda: said, tell, run.world.clock, run.settings.health.interval)
+        life.cancel()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(end_when_hung)
+        await supervise(run.world.processes, program, run.world.clock, on_line=on_line, on_end=on_end)
+
+
+REACTION_TIMEOUT = 1.5
+"""Seconds that it gets for a reaction."""
+
+RETRY_PAUSE = 0.5
+"""Seconds between two questions when one had no answer."""
+
+MISSED = 2
+"""Questions in a row without an answer after which it is said not to serve."""
+
+HUNG = 20
+"""... after which, without a line printed either, it is ended: 40 s. Who was only stopped for half a minute
+goes on, and who has no file descriptor left says so, and keeps the connections that it has."""
+
+log = logging.getLogger("ss-warp")
+
+
+async def wait_until_hung(
+    ask: Callable[[], Awaitable[bool | None]],
+    said: Callable[[], int],
+    tell: Callable[[bool], None],
+    clock: Clock,
+    interval: float,
+) -> None:
+    """Ask every `interval` seconds; return when it hangs.
+
+    `ask` answers None when there is nobody to ask; `said` is how many lines were printed so far; `tell` is
+    told whether it serves. Silence counts for nothing before the first answer: a firewall of the host's
+    may be in the way.
+    """
+    answer: bool | None = None
+    proven, missed, silent, heard = False, 0, 0, said()
+    while silent < HUNG:
+        await clock.sleep(RETRY_PAUSE if answer is None or missed else interval)
+        answer, before, heard = await ask(), heard, said()
+        match answer:
+            case None:
+                proven, missed, silent = False, 0, 0
+            case True:
+                if missed >= MISSED:
+                    log.info("ssserver answers again")
+                    tell(True)
+                proven, missed, silent = True, 0, 0
+            case False if proven:
+                missed += 1
+                silent = silent + 1 if heard == before else 0
+                if missed == MISSED:
+                    log.warning("ssserver does not answer")
+                    tell(False)
+    log.warning("ssserver hangs: starting it again")
+
+
+TERMS = "https://www.cloudflare.com/application/terms/"
+
+
+def first_run(host: IPv4Address | IPv6Address | str, port: int, credentials: Credentials) -> str:
+    """Return the framed block of the first run: what a client needs, as fields, link and QR code."""
+    rule = "─" * 72
+    lines = [rule, "Connect to your server with these details:", ""]
+    fields = [("host", str(host)), ("port", str(port)), ("method", str(credentials.method))]
+    for user in credentials.users or (None,):
+        mine = [("user", user.name)] if user else []
+        mine.append(("password", credentials.client_password(user)))
+        uri = link(host, port, credentials, user, tag=f"ss-warp {user.name}" if user else "ss-warp")
+        lines += [f"  {name:9} {value}" for name, value in (*fields, *mine)]
+        lines += ["", f"  {uri}", "", qr(uri), ""]
+    lines += [f"Registering accepts Cloudflare's terms: {TERMS}", rule]
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""What is known now: states, status board, heartbeat, HTTP server and metrics."""

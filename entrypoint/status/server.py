@@ -1,0 +1,138 @@
+"""Three read-only pages for probes and scrapers: /healthz, /status and /metrics (HTTP/1.1, h11)."""
+
+import json
+import logging
+import os
+import socket
+from ipaddress import ip_address
+from typing import Final, NamedTuple
+
+import anyio
+import h11
+from anyio.abc import SocketAttribute, SocketListener, SocketStream, TaskStatus
+
+from entrypoint.addresses import Endpoint
+from entrypoint.errors import SettingsError
+from entrypoint.status.board import Board, status_json
+from entrypoint.status.states import State
+
+HEADER_BYTES: Final = 8192
+CONNECTIONS: Final = 16
+SECONDS: Final = 2.0
+"""For one connection, reading and writing together: a slow reader must not hold a place."""
+
+_log = logging.getLogger("ss-warp")
+
+
+class Page(NamedTuple):
+    """One answer."""
+
+    status: int
+    body: bytes
+    kind: str = "text/plain; charset=utf-8"
+
+
+async def serve(
+    address: Endpoint, board: Board, *, task_status: TaskStatus[int] = anyio.TASK_STATUS_IGNORED
+) -> None:
+    """Serve until cancelled; report the port when listening. Raises SettingsError when it cannot bind."""
+    try:
+        # anyio's own listener asks getaddrinfo, to which a host with IPv6 alone has no 127.0.0.1.
+        family = socket.AF_INET if address.address.version == 4 else socket.AF_INET6
+        bound = socket.create_server((str(address.address), address.port), family=family, backlog=CONNECTIONS)
+        listener = await SocketListener.from_socket(bound)
+    except OSError as error:
+        wrong = f"HEALTH_SERVER_ADDRESS: {os.strerror(error.errno or 0)}: got '{address}'"
+        raise SettingsError(
+            [f"{wrong}; expected an address and port free here, e.g. 127.0.0.1:9999"]
+        ) from error
+    places = anyio.Semaphore(CONNECTIONS)
+
+    async def connection(stream: SocketStream) -> None:
+        async with stream:
+            try:
+                places.acquire_nowait()
+            except anyio.WouldBlock:
+                return
+            try:
+                with anyio.move_on_after(SECONDS):
+                    await _converse(stream, board)
+            except (anyio.BrokenResourceError, anyio.ClosedResourceError):
+                _log.debug("a client of the health server went away")
+            finally:
+                places.release()
+
+    async with listener:
+        task_status.started(listener.extra(SocketAttribute.local_port))  # noqa: S610 - not Django's
+        await listener.serve(connection)
+
+
+async def _converse(stream: SocketStream, board: Board) -> None:
+    """Answer one request; every connection has but one."""
+    http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEADER_BYTES)
+    try:
+        while (event := http.next_event()) is h11.NEED_DATA:
+            try:
+                http.receive_data(await stream.receive(4096))
+            except anyio.EndOfStream:
+                http.receive_data(b"")
+        if not isinstance(event, h11.Request):
+            return
+        page = await answer(event, board)
+        method = event.method
+    except h11.RemoteProtocolError as error:
+        page, method = Page(error.error_status_hint, b"not a request for this server\n"), b"GET"
+    headers = {
+        "Content-Type": page.kind,
+        "Content-Length": str(len(page.body)),
+        "Cache-Control": "no-store",
+        "X-Content-Type-Options": "nosniff",
+        "Connection": "close",
+    }
+    answered = http.send(h11.Response(status_code=page.status, headers=list(headers.items()))) or b""
+    if method != b"HEAD":
+        answered += http.send(h11.Data(data=page.body)) or b""
+    await stream.send(answered)
+
+
+async def answer(request: h11.Request, board: Board) -> Page:
+    """Return the page for a request."""
+    host = next((value.decode("ascii", "replace") for name, value in request.headers if name == b"host"), "")
+    if not _is_address(host):
+        # A web page whose name was rebound to this address sends that name.
+        return Page(400, b"ask by address, not by name\n")
+    if request.method not in (b"GET", b"HEAD"):
+        return Page(405, b"GET or HEAD\n")
+    status = board.status
+    match request.target.partition(b"?")[0]:
+        case b"/healthz":
+            state, reason = status.health
+            return Page(200 if state == State.CONNECTED else 503, f"{state}: {reason}\n".encode())
+        case b"/status":
+            body = json.dumps(status_json(status, board.clock.wall())).encode() + b"\n"
+            return Page(200, body, "application/json")
+        case b"/metrics":
+            return Page(200, await _metrics(board), "text/plain; version=0.0.4; charset=utf-8")
+        case _:
+            return Page(404, b"/healthz, /status or /metrics\n")
+
+
+async def _metrics(board: Board) -> bytes:
+    def text() -> bytes:
+        # 100 ms of import that most lives never need; in a thread, since the loop must not wait.
+        from entrypoint.status.metrics import exposition
+
+        return exposition(board.status)
+
+    return await anyio.to_thread.run_sync(text)
+
+
+def _is_address(host: str) -> bool:
+    name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
+    if name == "localhost":
+        return True
+    try:
+        ip_address(name.strip("[]"))
+    except ValueError:
+        return False
+    return True

@@ -1,1 +1,0 @@
-"""The WARP account: the API, what is kept of it, and which endpoints it names."""

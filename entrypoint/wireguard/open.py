@@ -1,0 +1,142 @@
+"""Which WireGuard: the kernel, else userspace. After `open_device` everything is the same for both."""
+
+import errno
+import logging
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from entrypoint.errors import Error, PlatformError
+from entrypoint.linux.kernel_objects import DeviceConfig, Link
+from entrypoint.linux.proc import memory_limit
+from entrypoint.linux.world import Netlink, World
+from entrypoint.routing.reconcile import delete_link, find_link
+from entrypoint.unwind import UnwindStack
+from entrypoint.wireguard.device import Device, KernelDevice
+from entrypoint.wireguard.userspace import UserspaceDevice
+
+type Choice = Literal["auto", "kernel", "userspace"]
+
+
+TUN = "/dev/net/tun"
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """Where the machine keeps what userspace WireGuard needs."""
+
+    tun: Path = Path(TUN)
+    sockets: Path = Path("/var/run/wireguard")
+    cgroup: Path = Path("/sys/fs/cgroup")
+
+
+DEFAULT_PLACES = Places()
+
+
+PROBE_LINK = "ss-probe"
+"""A link that is made only to see whether it can be."""
+
+
+async def check_available(implementation: Choice, netlink: Netlink, places: Places = DEFAULT_PLACES) -> None:
+    """Find out, without changing anything for long, that `open_device` has what it needs.
+
+    Raises PlatformError as `open_device` does: before an account is registered for nothing.
+    """
+    async with UnwindStack() as stack:
+        stack.undo(PROBE_LINK, partial(delete_link, netlink, PROBE_LINK))
+        try:
+            await delete_link(netlink, PROBE_LINK)
+            if implementation == "userspace" or not await _in_kernel(PROBE_LINK, implementation, netlink):
+                _require_userspace(places)
+        except OSError as error:
+            raise _explain(PROBE_LINK, error) from error
+
+
+@asynccontextmanager
+async def open_device(
+    implementation: Choice,
+    config: DeviceConfig,
+    world: World,
+    log: logging.Logger,
+    places: Places = DEFAULT_PLACES,
+) -> AsyncIterator[Device]:
+    """Create and configure the device; it is DOWN and without addresses. It is deleted on leaving.
+
+    A leftover link of this name is deleted first; the caller has made sure that the name is ours.
+    Raises PlatformError for what container or kernel lack.
+    """
+    async with UnwindStack() as stack:
+        try:
+            old = await find_link(world.netlink, config.name)
+            if old is not None and old.kind not in {"tun", "wireguard"}:
+                raise PlatformError(
+                    f"cannot create {config.name}: a device of this name is already there, and not ours",
+                    "set WIREGUARD_INTERFACE to a free name",
+                )
+            stack.undo(f"{config.name}", partial(delete_link, world.netlink, config.name))
+            device = await _open_kernel_or_userspace(implementation, config, world, log, places, stack)
+        except OSError as error:
+            raise _explain(config.name, error) from error
+        yield device
+
+
+async def _open_kernel_or_userspace(
+    implementation: Choice,
+    config: DeviceConfig,
+    world: World,
+    log: logging.Logger,
+    places: Places,
+    stack: UnwindStack,
+) -> Device:
+    await delete_link(world.netlink, config.name)
+    if implementation != "userspace":
+        if await _in_kernel(config.name, implementation, world.netlink):
+            kernel = KernelDevice(config, world.netlink)
+            await kernel.configure(config)
+            return kernel
+        log.info("this kernel has no WireGuard: using wireguard-go")
+    _require_userspace(places)
+    userspace = UserspaceDevice(config, world, log, places.sockets, memory_limit(places.cgroup))
+    stack.undo("wireguard-go", userspace.end)
+    await userspace.recreate()
+    return userspace
+
+
+async def _in_kernel(name: str, implementation: Choice, netlink: Netlink) -> bool:
+    """Make a kernel device; return False when the kernel has none and it need not be that one."""
+    try:
+        await netlink.add(Link(name, "wireguard"))
+    except OSError as error:
+        if error.errno != errno.EOPNOTSUPP:
+            raise
+        if implementation == "kernel":
+            raise PlatformError(
+                "this kernel has no WireGuard",
+                "set WIREGUARD_IMPLEMENTATION=auto, or on the host: modprobe wireguard",
+            ) from error
+        return False
+    return True
+
+
+def _require_userspace(places: Places) -> None:
+    """Raise PlatformError when the TUN node is missing or forbidden, or there is no room for a socket."""
+    try:
+        os.close(os.open(places.tun, os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        raise PlatformError(f"cannot open {places.tun}: {error.strerror}", f"add devices: [{TUN}]") from error
+    try:
+        places.sockets.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise PlatformError(
+            f"cannot create {places.sockets}: {error.strerror}", "add tmpfs: [/run]"
+        ) from error
+
+
+def _explain(name: str, error: OSError) -> Error:
+    if error.errno in {errno.EPERM, errno.EACCES}:
+        return PlatformError(f"cannot create {name}: NET_ADMIN is missing", "add cap_add: [NET_ADMIN]")
+    return PlatformError(f"cannot create {name}: {error.strerror or error}")

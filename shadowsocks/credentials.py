@@ -1,0 +1,153 @@
+"""Encryption methods: which there are, their key lengths, and what a password must be (SIP004, SIP022)."""
+
+import binascii
+import json
+import secrets
+from base64 import b64decode, b64encode
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+MINIMUM_PASSWORD = 16
+"""Characters of a 2017 method's password: it can be guessed offline from one recorded packet."""
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """An AEAD method. `key` is in bytes; `edition` 2022 takes a raw key, 2017 any password."""
+
+    name: str
+    key: int
+    edition: int
+    several_users: bool = False
+
+    def __str__(self) -> str:
+        return self.name
+
+
+METHODS = {
+    method.name: method
+    for method in (
+        Method("2022-blake3-aes-128-gcm", 16, 2022, several_users=True),
+        Method("2022-blake3-aes-256-gcm", 32, 2022, several_users=True),
+        # XChaCha has no identity header in SIP022, hence one user.
+        Method("2022-blake3-chacha20-poly1305", 32, 2022),
+        Method("aes-128-gcm", 16, 2017),
+        Method("aes-256-gcm", 32, 2017),
+        Method("chacha20-ietf-poly1305", 32, 2017),
+    )
+}
+
+
+def password_problem(method: Method, password: str) -> str:
+    """Return what is wrong with a password or key, without repeating it; empty when it will do."""
+    if method.edition == 2017:
+        if len(password) < MINIMUM_PASSWORD:
+            return f"too short: {len(password)} characters, {method} needs {MINIMUM_PASSWORD}"
+        return ""
+    try:
+        length = len(b64decode(password, validate=True))
+    except (binascii.Error, ValueError):
+        return f"not base64: {method} needs base64 of {method.key} bytes"
+    # Spelled otherwise (missing padding, stray bits) some clients read another key.
+    if length == method.key and b64encode(b64decode(password)).decode() != password:
+        return f"not canonical base64: {method} needs base64 of {method.key} bytes"
+    return "" if length == method.key else f"{length} bytes, {method} needs base64 of {method.key}"
+
+
+def generated_password(method: Method) -> str:
+    """Return a new random password or key for this method."""
+    return b64encode(secrets.token_bytes(method.key)).decode()
+
+
+VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A user with a key of their own (base64)."""
+
+    name: str
+    key: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class RequestedUser:
+    """A user as asked for: without a key, one is generated and kept."""
+
+    name: str
+    key: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """What clients need besides host and port. Without users the password alone lets in."""
+
+    method: Method
+    password: str = field(repr=False)
+    users: tuple[User, ...] = ()
+
+    def client_password(self, user: User | None = None) -> str:
+        """Return what the client types: `password`, or `password:key` for a user (SIP022 3.1.3)."""
+        return f"{self.password}:{user.key}" if user else self.password
+
+
+@dataclass(frozen=True, slots=True)
+class SavedKeys:
+    """The content of shadowsocks.json: what was generated; `users` are name and key."""
+
+    password: str | None = field(default=None, repr=False)
+    users: tuple[tuple[str, str], ...] = field(default=(), repr=False)
+
+    def to_json(self) -> bytes:
+        """Return the file's content."""
+        content = {"version": VERSION, "password": self.password, "users": dict(self.users)}
+        return json.dumps(content, indent=1).encode() + b"\n"
+
+    @classmethod
+    def from_json(cls, content: bytes) -> "SavedKeys":
+        """Read the file's content; raise ValueError when it is not one of ours."""
+        match json.loads(content):
+            case {"version": 1, "password": str() | None as password, "users": dict() as users}:
+                if all(isinstance(key, str) for key in users.values()):
+                    return cls(password, tuple(users.items()))
+        raise ValueError(f"not a shadowsocks.json of version {VERSION}")
+
+
+def credentials(
+    method: Method, password: str | None, users: Iterable[RequestedUser], kept: SavedKeys
+) -> tuple[Credentials, SavedKeys]:
+    """Fill in what is not given from `kept`; what is not there or does not suit the method is generated.
+
+    The second value is what must be kept from now on; it equals `kept` when nothing was generated.
+    """
+
+    def suitable(key: str | None) -> str:
+        return key if key and not password_problem(method, key) else generated_password(method)
+
+    keys = dict(kept.users)
+    filled = []
+    for user in users:
+        if not user.key:
+            keys[user.name] = suitable(keys.get(user.name))
+        filled.append(User(user.name, user.key or keys[user.name]))
+    own = kept.password if password else suitable(kept.password)
+    return Credentials(method, password or own or "", tuple(filled)), SavedKeys(own, tuple(keys.items()))
+
+
+def parse_users(text: str) -> tuple[RequestedUser, ...]:
+    """Read `name[:key],…`; raise ValueError with what is wrong, keys never repeated."""
+    users = []
+    for position, item in enumerate(text.split(","), start=1):
+        name, colon, key = (part.strip() for part in item.partition(":"))
+        if not name or not name.isprintable() or len(name) > 64:
+            raise ValueError(f"user {position} has no name")
+        if colon and not key:
+            raise ValueError(f'user "{name}" has a colon but no key')
+        users.append(RequestedUser(name, key or None))
+    for kind, values in (
+        ("name", [user.name for user in users]),
+        ("key", [user.key for user in users if user.key]),
+    ):
+        if len(set(values)) < len(values):
+            raise ValueError(f"two users have one {kind}")
+    return tuple(users)

@@ -1,0 +1,173 @@
+"""`ss-warp doctor`: a line each for what is wrong, with the remedy, and an exit code."""
+
+import json
+from ipaddress import ip_address
+from pathlib import Path
+
+import pytest
+
+from entrypoint.addresses import Ports
+from entrypoint.commands import doctor
+from entrypoint.commands.cli import command_line
+from entrypoint.commands.doctor import unlisted_ports
+from entrypoint.errors import SettingsError
+from entrypoint.linux.kernel_objects import Snapshot
+from entrypoint.linux.proc import read_wildcards
+from entrypoint.linux.state_dir import lock
+from entrypoint.settings import load
+from tests.fakes.netlink import FakeNetlink
+from tests.fakes.world import FakeWorld
+
+pytestmark = pytest.mark.anyio
+DAY = 86400.0
+ROW = "  {n}: {local} {remote} 07 00000000:00000000 00:00000000 00000000 0 0 {inode} 2 0 0"
+NOBODY4, NOBODY6 = "00000000:0000", f"{'0' * 32}:0000"
+
+
+def proc(path: Path, *rows: tuple[str, str, int]) -> Path:
+    """A /proc with these UDP sockets (local, remote, inode), IPv6 where the address is long."""
+    net = path / "thread-self/net"
+    net.mkdir(parents=True)
+    for name, long in (("udp", False), ("udp6", True)):
+        lines = [
+            ROW.format(n=n, local=local, remote=remote, inode=inode)
+            for n, (local, remote, inode) in enumerate(rows)
+            if (len(local) > 13) == long
+        ]
+        (net / name).write_text("\n".join(["  sl  local_address rem_address", *lines]) + "\n")
+    return path
+
+
+def test_wildcard_servers_are_found_and_nobody_else(tmp_path: Path) -> None:
+    engine = tmp_path / "7/fd"
+    engine.mkdir(parents=True)
+    (tmp_path / "7/comm").write_text("wireguard-go\n")
+    (engine / "5").symlink_to("socket:[500]")
+    found = read_wildcards(
+        proc(
+            tmp_path,
+            ("00000000:0035", NOBODY4, 100),
+            (f"{'0' * 32}:EA60", NOBODY6, 101),
+            ("077100CB:0050", NOBODY4, 102),  # bound to an address
+            ("00000000:C001", "01010101:0035", 103),  # connected: a client
+            ("00000000:12B5", NOBODY4, 0),  # the kernel's
+            ("00000000:1000", NOBODY4, 500),  # ours
+        )
+    )
+    assert found == {53, 60000}
+
+
+def test_ports_that_are_named_and_leases_need_nothing() -> None:
+    named = (Ports(60000, 60010, "udp"), Ports(53, 53, "tcp"))
+    assert unlisted_ports({68, 546, 60000, 60010, 60011, 53}, named) == [53, 60011]
+
+
+@pytest.mark.parametrize(
+    ("now", "level"), [(0.0, "ok"), (-2 * DAY, "FAIL"), (DAY * 365 * 3, "ok"), (DAY * 365 * 11, "FAIL")]
+)
+def test_a_clock_that_cannot_be_right_is_told(now: float, level: str) -> None:
+    assert doctor.clock(1_790_000_000 + now, 1_790_000_000).level == level
+
+
+@pytest.mark.parametrize(
+    ("wish", "kernel", "line"),
+    [
+        ("auto", True, "ok   WireGuard: the kernel's"),
+        ("kernel", True, "ok   WireGuard: the kernel's"),
+        ("auto", False, "note WireGuard: wireguard-go: faster by the kernel: on the host: modprobe "
+         "wireguard"),
+        ("userspace", True, "ok   WireGuard: wireguard-go"),
+        ("kernel", False, "FAIL this kernel has no WireGuard: WIREGUARD_IMPLEMENTATION=auto, or on the host: "
+         "modprobe wireguard"),
+    ],
+)  # fmt: skip
+def test_who_carries_wireguard(wish: str, kernel: bool, line: str) -> None:
+    assert str(doctor.engine(wish, lambda: kernel)) == line
+
+
+async def lines(netlink: FakeNetlink, wildcards: set[int], **environ: str) -> list[str]:
+    settings = load({"NETWORK": "own", **environ})
+    return [str(one) for one in doctor.surroundings(settings, await netlink.snapshot(), frozenset(wildcards))]
+
+
+@pytest.mark.parametrize(
+    ("environ", "told"),
+    [
+        ({"NETWORK": "host", "ROUTE_MODE": "full"}, ["53 (domain)", "60000"]),
+        ({"NETWORK": "host", "ROUTE_MODE": "full", "FIREWALL_INPUT_PORTS": "53/udp"}, ["60000"]),
+        ({"NETWORK": "host"}, []),
+        ({"NETWORK": "own"}, []),
+    ],
+)
+async def test_servers_that_would_break_are_named_where_they_would(
+    environ: dict[str, str], told: list[str]
+) -> None:
+    wrong = [line for line in await lines(FakeNetlink.container(), {53, 60000}, **environ) if "FAIL" in line]
+    assert wrong == [
+        f"FAIL the server on UDP port {port} would answer by WARP: it is bound to no address: "
+        f"FIREWALL_INPUT_PORTS={port.split()[0]}/udp, or ROUTE_MODE=proxy"
+        for port in told
+    ]
+
+
+async def test_what_is_missing_around_is_told() -> None:
+    netlink = FakeNetlink.container()
+    assert await lines(netlink, set()) == ["ok   a network of its own, ROUTE_MODE=full, uplink eth0"]
+    netlink.addresses = [one for one in netlink.addresses if one.address.version == 4]
+    assert "note no IPv6 here: sysctls:" in (await lines(netlink, set()))[1]
+    assert len(await lines(netlink, set(), WARP_IP_VERSION="4")) == 1
+    netlink.routes = []
+    assert "FAIL this host has no default route" in (await lines(netlink, set(), NETWORK="host"))[0]
+
+
+@pytest.mark.parametrize(
+    ("status", "line", "code"),
+    [
+        ({}, "note ss-warp does not run here", 0),
+        (
+            {"state": "connected", "warp": "on", "exit": {"ipv4": "104.28.0.1", "ipv6": None}},
+            "ok   connected: warp=on by 104.28.0.1",
+            0,
+        ),
+        ({"state": "healing", "reason": "no answer"}, "FAIL healing: no answer: UDP may be blocked", 69),
+    ],
+)
+def test_what_the_supervisor_says_of_itself(status: dict[str, object], line: str, code: int) -> None:
+    found = doctor.supervisor(status)
+    assert str(found).startswith(line)
+    assert found.code == code
+
+
+def test_the_volume_and_who_runs_on_it(tmp_path: Path) -> None:
+    found, held = doctor.volume(tmp_path)
+    assert (found.level, held) == ("ok", False)
+    assert "no account yet" in found.text
+    with lock(tmp_path):
+        assert doctor.volume(tmp_path)[1]
+    missing, _ = doctor.volume(tmp_path / "none")
+    assert (missing.level, missing.code) == ("FAIL", 74)
+
+
+async def test_the_first_endpoint_of_each_family_that_can_be_reached(
+    tmp_path: Path, anyio_backend: str
+) -> None:
+    world = FakeWorld(tmp_path)
+    snapshot = await world.netlink.snapshot()
+    assert doctor.endpoints(world.settings(), snapshot) == []
+    named = "162.159.192.1:500,162.159.192.2,[2606:4700:d0::1]:500,engage.example"
+    found = doctor.endpoints(world.settings(WARP_ENDPOINTS=named), snapshot)
+    assert [str(one.address) for one in found] == ["2606:4700:d0::1", "162.159.192.1"]
+    async with world.serving():
+        pass
+    assert {one.address for one in doctor.endpoints(world.settings(), snapshot)} == {
+        ip_address("162.159.192.6"),
+        ip_address("2606:4700:d0::a29f:c006"),
+    }
+    assert doctor.endpoints(world.settings(), Snapshot()) == []
+
+
+def test_wrong_settings_are_the_first_thing_it_tells(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("ROUTE_MODE", "sideways")
+    (tmp_path / "status.json").write_text(json.dumps({}))
+    with pytest.raises(SettingsError, match="ROUTE_MODE"):
+        command_line(["doctor"], tmp_path)

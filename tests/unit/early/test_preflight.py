@@ -1,0 +1,61 @@
+"""Missing capabilities and old kernels are named with their remedy."""
+
+from pathlib import Path
+
+import pytest
+
+from entrypoint.early.placement import require_tun
+from entrypoint.early.preflight import CAPABILITIES, check_privileges, read_privileges
+from entrypoint.errors import PlatformError
+
+ALL = sum(1 << bit for bit in CAPABILITIES.values())
+
+
+@pytest.mark.parametrize(
+    ("facts", "message", "hint"),
+    [
+        ((ALL & ~(1 << 12), "6.12.0"), "missing capability NET_ADMIN", "add cap_add: [NET_ADMIN]"),
+        (
+            (1 << 5, "6.12.0"),
+            "missing capabilities NET_ADMIN, SETGID, SETUID",
+            "add cap_add: [NET_ADMIN, SETGID, SETUID]",
+        ),
+        (
+            (ALL, "5.4.0-150-generic"),
+            "Linux 5.4.0-150-generic is too old: ssserver could not be bound to the tunnel",
+            "Linux 5.7 or newer is needed",
+        ),
+    ],
+)
+def test_what_is_missing_is_named(facts: tuple[int, str], message: str, hint: str) -> None:
+    with pytest.raises(PlatformError) as error:
+        check_privileges(*facts)
+    assert (error.value.message, error.value.hint, error.value.exit_code) == (message, hint, 77)
+
+
+@pytest.mark.parametrize("release", ["5.7.0", "6.12.48+deb13-cloud-amd64", "10.0"])
+def test_enough_is_enough(release: str) -> None:
+    check_privileges(ALL | 1 << 21, release)
+
+
+def test_the_facts_of_this_process_are_readable() -> None:
+    capabilities, release = read_privileges()
+    assert capabilities >= 0
+    assert release[0].isdigit()
+
+
+@pytest.mark.parametrize(
+    ("implementation", "kernel"), [("userspace", True), ("auto", False), ("kernel", False)]
+)
+def test_a_missing_tun_is_named_where_it_is_needed(tmp_path: Path, implementation: str, kernel: bool) -> None:
+    with pytest.raises(PlatformError) as error:
+        require_tun(implementation, tmp_path / "tun", lambda: kernel)
+    assert error.value.message == f"cannot open {tmp_path / 'tun'}: No such file or directory"
+    assert (error.value.hint, error.value.exit_code) == ("add devices: [/dev/net/tun]", 77)
+
+
+def test_a_tun_or_a_kernel_with_wireguard_is_enough(tmp_path: Path) -> None:
+    require_tun("auto", tmp_path / "tun", lambda: True)
+    node = tmp_path / "node"
+    node.touch()
+    require_tun("userspace", node, lambda: False)

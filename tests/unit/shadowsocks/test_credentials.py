@@ -1,0 +1,155 @@
+from base64 import b64decode, b64encode, urlsafe_b64decode
+from ipaddress import ip_address
+from urllib.parse import unquote, urlsplit
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from shadowsocks.credentials import (
+    METHODS,
+    Credentials,
+    RequestedUser,
+    SavedKeys,
+    User,
+    credentials,
+    generated_password,
+    parse_users,
+    password_problem,
+)
+from shadowsocks.links import link, qr
+
+AES, OLD = METHODS["2022-blake3-aes-128-gcm"], METHODS["chacha20-ietf-poly1305"]
+KEY = b64encode(bytes(range(16))).decode()
+
+
+@pytest.mark.parametrize("method", METHODS.values(), ids=str)
+def test_a_generated_password_suits_its_method(method: object) -> None:
+    one = METHODS[str(method)]
+    passwords = {generated_password(one) for _ in range(20)}
+    assert len(passwords) == 20
+    assert all(password_problem(one, password) == "" for password in passwords)
+    assert len(b64decode(passwords.pop())) == one.key
+
+
+@pytest.mark.parametrize("length", [0, 15, 17, 32])
+def test_a_key_has_one_length(length: int) -> None:
+    assert f"{length} bytes" in password_problem(AES, b64encode(bytes(length)).decode())
+
+
+def test_what_is_kept_stays() -> None:
+    first, kept = credentials(AES, None, parse_users("alice,bob"), SavedKeys())
+    again, unchanged = credentials(AES, None, parse_users("bob,alice"), SavedKeys.from_json(kept.to_json()))
+    assert unchanged == kept
+    assert again.password == first.password
+    assert set(again.users) == set(first.users)
+    assert len({first.password, *(user.key for user in first.users)}) == 3
+
+
+def test_what_is_given_is_used_and_not_kept() -> None:
+    found, kept = credentials(AES, KEY, [RequestedUser("alice", "given")], SavedKeys())
+    assert found == Credentials(AES, KEY, (User("alice", "given"),))
+    assert kept == SavedKeys()
+
+
+def test_a_kept_key_that_does_not_suit_the_method_is_replaced() -> None:
+    _, kept = credentials(AES, None, [RequestedUser("alice")], SavedKeys())
+    longer = METHODS["2022-blake3-aes-256-gcm"]
+    found, now = credentials(longer, None, [RequestedUser("alice")], kept)
+    assert now != kept
+    assert password_problem(longer, found.password) == ""
+    assert password_problem(longer, found.users[0].key) == ""
+
+
+def test_a_kept_key_waits_for_its_user() -> None:
+    _, kept = credentials(AES, None, [RequestedUser("alice")], SavedKeys())
+    _, without = credentials(AES, None, [], kept)
+    assert without == kept
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"null",
+        b"\xff",
+        b'{"version": 2, "password": null, "users": {}}',
+        b'{"version": 1, "password": 5, "users": {}}',
+        b'{"version": 1, "password": null, "users": []}',
+        b'{"version": 1, "password": null, "users": {"a": 1}}',
+        b'{"version": 1, "password": null}',
+    ],
+)
+def test_a_file_that_is_not_ours_is_refused(content: bytes) -> None:
+    with pytest.raises(ValueError, match=r".+"):
+        SavedKeys.from_json(content)
+
+
+def test_secrets_do_not_show_in_reprs() -> None:
+    found, kept = credentials(AES, None, [RequestedUser("alice"), RequestedUser("bob", KEY)], SavedKeys())
+    shown = repr((found, kept, RequestedUser("bob", KEY)))
+    assert not any(secret in shown for secret in (found.password, KEY, *(user.key for user in found.users)))
+
+
+def test_links_of_2022_are_percent_encoded() -> None:
+    """The example of SIP002 for AEAD-2022, with its user information."""
+    given = Credentials(METHODS["2022-blake3-aes-256-gcm"], "YctPZ6U7xPPcU+gp3u+0tx/tRizJN9K8y+uKlW2qjlI=")
+    assert link("192.168.100.1", 8888, given, tag="Example3") == (
+        "ss://2022-blake3-aes-256-gcm:YctPZ6U7xPPcU%2Bgp3u%2B0tx%2FtRizJN9K8y%2BuKlW2qjlI%3D"
+        "@192.168.100.1:8888#Example3"
+    )
+
+
+def test_links_of_2017_are_base64() -> None:
+    """The first example of SIP002."""
+    given = Credentials(METHODS["aes-128-gcm"], "test")
+    assert (
+        link("192.168.100.1", 8888, given, tag="Example1")
+        == "ss://YWVzLTEyOC1nY206dGVzdA@192.168.100.1:8888#Example1"
+    )
+
+
+def test_a_user_has_both_keys_in_the_link() -> None:
+    user = User("älice", KEY)
+    parts = urlsplit(link("vps.example", 8388, Credentials(AES, KEY, (user,)), user, tag="a b"))
+    assert parts.username == "2022-blake3-aes-128-gcm"
+    assert unquote(parts.password or "") == f"{KEY}:{KEY}"
+    assert parts.fragment == "a%20b"
+
+
+def test_ipv6_stands_in_brackets() -> None:
+    assert "@[2001:db8::1]:443#" in link(ip_address("2001:db8::1"), 443, Credentials(AES, KEY))
+
+
+@given(st.sampled_from(sorted(METHODS)), st.text(min_size=1, max_size=40), st.integers(1, 65535))
+def test_a_link_can_be_read_back(name: str, password: str, port: int) -> None:
+    method = METHODS[name]
+    parts = urlsplit(link("vps.example", port, Credentials(method, password)))
+    assert (parts.hostname, parts.port) == ("vps.example", port)
+    if method.edition == 2022:
+        assert (parts.username, unquote(parts.password or "")) == (name, password)
+    else:
+        userinfo = parts.username or ""
+        read = urlsafe_b64decode(userinfo + "=" * (-len(userinfo) % 4)).decode()
+        assert read == f"{name}:{password}"
+
+
+def test_a_qr_code_is_square_and_framed() -> None:
+    rows = qr(link("198.51.100.7", 8388, Credentials(AES, KEY))).splitlines()
+    assert {len(row) for row in rows} == {len(rows) * 2 - 1}
+    assert set("".join(rows)) <= set("█▀▄ ")
+    assert rows[0] == "█" * len(rows[0]), "the quiet zone, light on a dark terminal"
+    assert all(row[:2] == "██" == row[-2:] for row in rows[:-1])
+
+
+def test_a_qr_code_shows_the_same_modules_as_the_library() -> None:
+    import segno
+
+    matrix = [list(row) for row in segno.make("ss://x", error="l", micro=False).matrix_iter(border=2)]
+    light = {"█": (0, 0), "▀": (0, 1), "▄": (1, 0), " ": (1, 1)}
+    drawn: list[list[int]] = []
+    for row in qr("ss://x").splitlines():
+        drawn += [[light[shape][0] for shape in row], [light[shape][1] for shape in row]]
+    assert drawn[: len(matrix)] == matrix

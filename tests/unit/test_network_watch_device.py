@@ -1,0 +1,33 @@
+"""A device that was made anew: whoever is bound to the old one has to start again."""
+
+import anyio
+import pytest
+
+from entrypoint.linux.kernel_objects import Link, LinkUp
+from tests.unit.test_network_watch import followed
+
+pytestmark = pytest.mark.anyio
+
+
+async def test_another_device_of_the_same_name_is_told_and_an_outage_of_the_same_is_not() -> None:
+    async with followed() as scene:
+        around, told = scene.surroundings, []
+
+        async def wait() -> None:
+            await around.outdated(around.uplinks.listening, around.device_generation)
+            told.append(around.device_generation)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(wait)
+            await scene.clock.sleep(0.1)
+            scene.netlink.somebody(LinkUp("wg0"), removes=True)
+            await scene.clock.sleep(1)
+            assert told == []
+            scene.netlink.somebody(Link("wg0", "tun"), removes=True)
+            await scene.clock.sleep(1)
+            assert told == []
+            # Some other device has taken the number meanwhile.
+            scene.netlink.plug("eth7")
+            scene.netlink.somebody(Link("wg0", "tun"))
+            await scene.clock.sleep(1)
+            assert told == [1]
