@@ -69,7 +69,7 @@ def read_secrets(settings: Settings) -> SavedKeys | None:
 def with_generated(settings: Settings, kept: SavedKeys) -> tuple[Credentials, SavedKeys]:
     """Return what clients need, and what is to be kept of it."""
     wanted = settings.shadowsocks
-    password = wanted.password.get_secret_value() if wanted.password else None
+    password = wanted.password.reveal() if wanted.password else None
     return credentials(wanted.method, password, wanted.users, kept)
 
 

@@ -41,14 +41,12 @@ def account_wishes(settings: Settings) -> AccountWishes:
     account = settings.account
     team: Team | None = None
     if account.team_token:
-        team = PastedToken(account.team_token.get_secret_value())
+        team = PastedToken(account.team_token.reveal())
     elif account.org and account.auth_client_id and account.auth_client_secret:
-        team = ServiceToken(
-            account.org, account.auth_client_id, account.auth_client_secret.get_secret_value()
-        )
+        team = ServiceToken(account.org, account.auth_client_id, account.auth_client_secret.reveal())
     return AccountWishes(
         device_name=account.device_name or socket.gethostname(),
-        license_key=account.license_key.get_secret_value() if account.license_key else None,
+        license_key=account.license_key.reveal() if account.license_key else None,
         import_file=account.import_file,
         team=team,
     )

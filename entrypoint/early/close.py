@@ -58,8 +58,9 @@ def load_settings_closed(environ: Mapping[str, str], run: RunProgram = run) -> "
         early.release(run)
         raise
     if settings.routing.network == "auto":
-        routing = settings.routing.model_copy(update={"network": early.placement})
-        return settings.model_copy(update={"routing": routing})
+        from dataclasses import replace
+
+        return replace(settings, routing=replace(settings.routing, network=early.placement))
     if settings.routing.network == "host":
         early.release(run)  # NETWORK_FILE is only read by `load`
     return settings

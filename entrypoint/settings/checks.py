@@ -1,28 +1,25 @@
-"""What settings must not be together; each row runs only when the variables it names are good."""
+"""Checks of settings against each other; each runs only if all the variables it names are valid."""
 
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING
 
+from entrypoint.settings.variables import Settings
 from shadowsocks.credentials import password_problem
 
-if TYPE_CHECKING:
-    from entrypoint.settings import Settings
 
-
-def _password(settings: "Settings") -> Iterator[str]:
+def _password(settings: Settings) -> Iterator[str]:
     shadowsocks = settings.shadowsocks
     if shadowsocks.password:
-        wrong = password_problem(shadowsocks.method, shadowsocks.password.get_secret_value())
+        wrong = password_problem(shadowsocks.method, shadowsocks.password.reveal())
         if wrong:
             yield f"SHADOWSOCKS_PASSWORD: {wrong}: got (hidden); expected {_expected(settings)}"
 
 
-def _users(settings: "Settings") -> Iterator[str]:
+def _users(settings: Settings) -> Iterator[str]:
     shadowsocks = settings.shadowsocks
     if shadowsocks.users and not shadowsocks.method.several_users:
         yield (
-            f"SHADOWSOCKS_USERS: several users need an AES method of 2022: got {shadowsocks.method} in "
-            "SHADOWSOCKS_METHOD; expected one that can, e.g. 2022-blake3-aes-128-gcm"
+            f"SHADOWSOCKS_USERS: only the 2022 AES methods support several users: got {shadowsocks.method} in "
+            "SHADOWSOCKS_METHOD; expected e.g. 2022-blake3-aes-128-gcm"
         )
         return
     for user in shadowsocks.users:
@@ -31,37 +28,37 @@ def _users(settings: "Settings") -> Iterator[str]:
             yield f"SHADOWSOCKS_USERS: {user.name}: {wrong}: got (hidden); expected {_expected(settings)}"
 
 
-def _expected(settings: "Settings") -> str:
+def _expected(settings: Settings) -> str:
     method = settings.shadowsocks.method
     if method.edition == 2022:
         return f"base64 of {method.key} bytes, e.g. the output of `openssl rand -base64 {method.key}`"
     return "a long random text, e.g. the output of `openssl rand -base64 16`"
 
 
-def _ports(settings: "Settings") -> Iterator[str]:
+def _ports(settings: Settings) -> Iterator[str]:
     port = settings.shadowsocks.port
     if settings.shadowsocks.on and settings.health.server_address.port == port:
         yield (
-            f"HEALTH_SERVER_ADDRESS: the port of SHADOWSOCKS_PORT: got {port} for both; "
-            "expected another, e.g. 127.0.0.1:9999"
+            f"HEALTH_SERVER_ADDRESS: same port as SHADOWSOCKS_PORT: got {port} for both; "
+            "expected a different one, e.g. 127.0.0.1:9999"
         )
 
 
-def _families(settings: "Settings") -> Iterator[str]:
+def _families(settings: Settings) -> Iterator[str]:
     carried, direct = settings.tunnel.families, settings.tunnel.direct
     if direct in carried:
         yield (
-            f"DIRECT_IP_VERSION: the tunnel carries IPv{direct}, it cannot leave directly too: got {direct}; "
+            f"DIRECT_IP_VERSION: IPv{direct} cannot bypass the tunnel that carries it: got {direct}; "
             f"expected none, or WARP_IP_VERSION={10 - direct}"
         )
     if not any(address.version in carried for address in settings.dns.addresses):
-        yield f"DNS_ADDRESSES: none is of IPv{carried[0]}, which alone the tunnel carries (WARP_IP_VERSION)"
+        yield f"DNS_ADDRESSES: no IPv{carried[0]} address, but WARP_IP_VERSION={carried[0]} carries nothing else"
 
 
 _SERVICE = ("WARP_ORG", "WARP_AUTH_CLIENT_ID", "WARP_AUTH_CLIENT_SECRET")
 
 
-def _team(settings: "Settings") -> Iterator[str]:
+def _team(settings: Settings) -> Iterator[str]:
     account = settings.account
     given = (account.org, account.auth_client_id, account.auth_client_secret)
     missing = [name for name, value in zip(_SERVICE, given, strict=True) if not value]
@@ -75,12 +72,12 @@ def _team(settings: "Settings") -> Iterator[str]:
     }
     several = [name for name, value in kinds.items() if value]
     if len(several) > 1:
-        yield f"{several[0]}: more than one way to an account: {', '.join(several)}; keep one"
+        yield f"{several[0]}: more than one source for the account: {', '.join(several)}; keep one"
     if account.license_key and (service or account.team_token):
-        yield "WARP_LICENSE_KEY: a Zero Trust account has no licence; keep one of the two"
+        yield "WARP_LICENSE_KEY: a Zero Trust account takes no licence; keep one of the two"
 
 
-CHECKS: tuple[tuple[tuple[str, ...], Callable[["Settings"], Iterator[str]]], ...] = (
+CHECKS: tuple[tuple[tuple[str, ...], Callable[[Settings], Iterator[str]]], ...] = (
     (("SHADOWSOCKS_METHOD", "SHADOWSOCKS_PASSWORD"), _password),
     (("SHADOWSOCKS_METHOD", "SHADOWSOCKS_USERS"), _users),
     (("WARP_TEAM_TOKEN", "WARP_IMPORT_FILE", "WARP_LICENSE_KEY", *_SERVICE), _team),

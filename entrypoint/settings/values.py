@@ -1,6 +1,6 @@
-"""How values are written: text in, typed value out, ValueError with what is wrong.
+"""Parsers of setting values: text in, typed value out, ValueError saying what is wrong.
 
-The error of a secret's form never repeats the value. Addresses and ports are in addresses.py.
+Errors of secret values never repeat the value.
 """
 
 import re
@@ -12,33 +12,45 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from pydantic import SecretStr
-
 from entrypoint.addresses import Address, Endpoint, NamedEndpoint, Network, Ports, parse_endpoint
 from shadowsocks.credentials import METHODS, Method, parse_users
 
 
 @dataclass(frozen=True, slots=True)
+class Secret:
+    """A text that str, repr and format hide."""
+
+    _text: str
+
+    def reveal(self) -> str:
+        return self._text
+
+    def __repr__(self) -> str:
+        return "(hidden)"
+
+
+@dataclass(frozen=True, slots=True)
 class ValueFormat:
-    """One way to write a value; `expected` tells a person which."""
+    """One way to write a value; `expected` describes it to a person, `absent` is the value when unset."""
 
     parse: Callable[[str], object]
     expected: str
+    absent: object = None
 
 
 def clip(text: str) -> str:
-    """Return `text` quoted for one line of a log, its end cut when it is long."""
+    """Return `text` quoted for a single log line, truncated if it is long."""
     return ascii(text if len(text) <= 60 else text[:60] + "...")
 
 
 def unknown_word(text: str, words: Iterable[str]) -> ValueError:
-    """Return the error for a word that is none of `words`."""
+    """Return the error for a word that is not in `words`, with the closest one."""
     near = get_close_matches(text.lower(), list(words), 1)
     return ValueError(f"unknown; did you mean {near[0]}" if near else "unknown")
 
 
 def integer(text: str, low: int, high: int, what: str = "value") -> int:
-    """Read a whole number from `low` to `high`; raise ValueError."""
+    """Parse a whole number from `low` to `high`; raise ValueError."""
     if not re.fullmatch(r"[0-9]{1,10}", text):
         raise ValueError(f"{what} {clip(text)} is not a number")
     if not low <= int(text) <= high:
@@ -47,7 +59,7 @@ def integer(text: str, low: int, high: int, what: str = "value") -> int:
 
 
 def number(low: int, high: int, *, besides: tuple[int, ...] = ()) -> ValueFormat:
-    """Return the form of a whole number from `low` to `high`; `besides` are reserved."""
+    """Return the format of a whole number from `low` to `high`, except `besides`."""
 
     def parse(text: str) -> int:
         value = integer(text, low, high)
@@ -59,12 +71,11 @@ def number(low: int, high: int, *, besides: tuple[int, ...] = ()) -> ValueFormat
 
 
 def choice(*words: str) -> ValueFormat:
-    """Return the form of one of `words`."""
     return one_of(dict(zip(words, words, strict=True)))
 
 
 def one_of(words: Mapping[str, object]) -> ValueFormat:
-    """Return the form of one of these words, which stand for these values."""
+    """Return the format of one of these words, each with its value."""
 
     def parse(text: str) -> object:
         if text.lower() not in words:
@@ -85,16 +96,16 @@ def _switch(text: str) -> bool:
 
 def _method(text: str) -> Method:
     if text in {"none", "plain", "table"}:
-        raise ValueError("no encryption is refused")
+        raise ValueError("a method without encryption is not allowed")
     if re.search(r"-(cfb|ctr|ofb)\d*$|^(rc4.*|x?chacha20(-ietf)?|salsa20)$", text):
-        raise ValueError("stream ciphers are refused: what they carry can be altered and redirected")
+        raise ValueError("stream ciphers are not allowed: their traffic can be altered and redirected")
     if text not in METHODS:
         raise unknown_word(text, METHODS)
     return METHODS[text]
 
 
 def duration(low: float, high: float, expected: str) -> ValueFormat:
-    """Return the form of a duration of `low` to `high` seconds; a bare number is seconds."""
+    """Return the format of a duration from `low` to `high` seconds; a bare number means seconds."""
 
     def parse(text: str) -> float:
         match = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)(ms|s|m|h)?", text)
@@ -109,7 +120,7 @@ def duration(low: float, high: float, expected: str) -> ValueFormat:
 
 
 def url(*schemes: str) -> Callable[[str], str]:
-    """Return a parser of URLs without user, query and fragment; a slash at the end is dropped."""
+    """Return a parser of URLs without user, query or fragment; a trailing slash is dropped."""
 
     def parse(text: str) -> str:
         try:
@@ -118,7 +129,7 @@ def url(*schemes: str) -> Callable[[str], str]:
         except ValueError:
             good = False
         if not good or not re.fullmatch(r"[!-~]+", text) or set("?#\\") & set(text):
-            raise ValueError("not such a URL")
+            raise ValueError(f"not an {schemes[0]} URL")
         return text.rstrip("/")
 
     return parse
@@ -134,7 +145,7 @@ def _readable(text: str) -> Path:
     path = _path(text)
     try:
         if not path.is_file():
-            raise ValueError("no such file")
+            raise ValueError("file not found")
         path.open("rb").close()
     except OSError as error:
         raise ValueError(error.strerror or "not readable") from None
@@ -142,14 +153,14 @@ def _readable(text: str) -> Path:
 
 
 def _interface(text: str) -> str:
-    # The kernel's dev_valid_name, less what means something else to nft and in /proc/sys.
+    # Stricter than the kernel's dev_valid_name: some names mean something else to nft and in /proc/sys.
     if not re.fullmatch(r"[A-Za-z0-9_-][A-Za-z0-9_.-]{0,14}", text) or text in {"lo", "all", "default"}:
-        raise ValueError("not a name for an interface")
+        raise ValueError("not a valid interface name")
     return text
 
 
 def _mtu(text: str) -> int | str:
-    # IPv6 needs 1280 (RFC 8200 section 5).
+    # 1280 is the minimum for IPv6 (RFC 8200 section 5).
     return integer(text, 1280, 1500) if text.lower() != "auto" else "auto"
 
 
@@ -168,26 +179,26 @@ def _label(text: str) -> str:
     return text
 
 
-def _password(text: str) -> SecretStr:
+def _password(text: str) -> Secret:
     if not text.isprintable():
         raise ValueError("contains control characters")
-    return SecretStr(text)
+    return Secret(text)
 
 
 SWITCH = ValueFormat(_switch, "on or off")
 METHOD = ValueFormat(_method, ", ".join(METHODS))
 PATH = ValueFormat(_path, "an absolute path")
-READABLE = ValueFormat(_readable, "an absolute path of a readable file")
+READABLE = ValueFormat(_readable, "the absolute path of a readable file")
 INTERFACE = ValueFormat(_interface, "1 to 15 letters, digits, - _ .")
 MTU = ValueFormat(_mtu, "1280 to 1500, or auto")
 RESERVED = ValueFormat(_reserved, "auto, on, off, or three bytes: 0 to 255, comma-separated")
 LABEL = ValueFormat(_label, "up to 64 printable characters")
 PASSWORD = ValueFormat(_password, "printable characters")
-USERS = ValueFormat(parse_users, "name[:key], comma-separated")
+USERS = ValueFormat(parse_users, "name[:key], comma-separated", absent=())
 
 
 def comma_separated[T](parse: Callable[[str], T]) -> Callable[[str], tuple[T, ...]]:
-    """Return a parser of comma-separated `parse`; the same thing twice is kept once."""
+    """Return a parser of a comma-separated list; duplicates are dropped."""
 
     def parse_all(text: str) -> tuple[T, ...]:
         return tuple(dict.fromkeys(parse(item.strip()) for item in text.split(",")))
@@ -224,9 +235,9 @@ def _network(text: str) -> Network:
 
 def _subnet(text: str) -> Network:
     network = _network(text)
-    # Two halves of everything are everything: the widest that can be meant are 10/8 and fc00::/7.
+    # Two halves of everything are everything; the widest sensible networks are 10/8 and fc00::/7.
     if network.prefixlen < (8 if network.version == 4 else 7):
-        raise ValueError(f"{network} would open the kill switch")
+        raise ValueError(f"{network} would disable the kill switch")
     return network
 
 
@@ -238,7 +249,7 @@ def _spans(text: str) -> Iterator[Ports]:
         first = integer(match[1], 1, 65535, "port")
         last = integer(match[2] or match[1], 1, 65535, "port")
         if last < first:
-            raise ValueError(f"{first}-{last} runs backwards")
+            raise ValueError(f"{first}-{last} is a reversed range")
         if match[3] != "udp":
             yield Ports(first, last, "tcp")
         if match[3] != "tcp":
@@ -260,46 +271,50 @@ def _host(text: str) -> Address | str:
 
 def _listening(text: str) -> Endpoint:
     place = parse_endpoint(text)
-    # parse_endpoint fills in WARP's port where none is written.
+    # parse_endpoint supplies WARP's port if none is given.
     if isinstance(place, NamedEndpoint) or str(place.port) != text.rpartition(":")[2]:
         raise ValueError("not an address with a port")
     return place
 
 
-ADDRESSES = ValueFormat(comma_separated(_resolver), "IP addresses, comma-separated")
-NETWORKS = ValueFormat(comma_separated(_network), "networks, comma-separated")
-SUBNETS = ValueFormat(comma_separated(_subnet), "networks, comma-separated, /8 (IPv6 /7) or smaller")
-PORTS = ValueFormat(_ports, "N[-M][/tcp|/udp], comma-separated, 1 to 65535")
+ADDRESSES = ValueFormat(comma_separated(_resolver), "IP addresses, comma-separated", absent=())
+NETWORKS = ValueFormat(comma_separated(_network), "networks, comma-separated", absent=())
+SUBNETS = ValueFormat(
+    comma_separated(_subnet), "networks, comma-separated, /8 (IPv6 /7) or smaller", absent=()
+)
+PORTS = ValueFormat(_ports, "N[-M][/tcp|/udp], comma-separated, 1 to 65535", absent=())
 HOST = ValueFormat(_host, "a host name or IP address")
-ENDPOINTS = ValueFormat(comma_separated(parse_endpoint), "host[:port] or [v6]:port, comma-separated")
+ENDPOINTS = ValueFormat(
+    comma_separated(parse_endpoint), "host[:port] or [v6]:port, comma-separated", absent=()
+)
 LISTEN_ADDRESS = ValueFormat(_listening, "address:port")
 HTTPS = ValueFormat(url("https"), "an https URL")
-URLS = ValueFormat(comma_separated(url("https", "http")), "http or https URLs, comma-separated")
+URLS = ValueFormat(comma_separated(url("https", "http")), "http or https URLs, comma-separated", absent=())
 
 
-def _license(text: str) -> SecretStr:
-    # Some have three groups of eight, some four: the API is the judge of that (warp-api 3).
+def _license(text: str) -> Secret:
+    # Keys in use have three or four groups of eight; only the API knows which exist.
     if not re.fullmatch(r"[A-Za-z0-9-]{8,64}", text := text.strip()):
         raise ValueError("not a licence key")
-    return SecretStr(text)
+    return Secret(text)
 
 
-def _team_token(text: str) -> SecretStr:
+def _team_token(text: str) -> Secret:
     found = token_in(text)
     if found is None:
-        raise ValueError("no token in it")
-    return SecretStr(found)
+        raise ValueError("contains no token")
+    return Secret(found)
 
 
 def _organisation(text: str) -> str:
     if not re.fullmatch(r"(?!-)[a-z0-9-]{1,63}(\.[a-z0-9-]{1,63})*", text := text.lower()):
-        raise ValueError("not an organisation's name")
+        raise ValueError("not an organisation name")
     return text
 
 
 def _header(text: str) -> str:
     if not re.fullmatch(r"[!-~]{8,256}", text := text.strip()):
-        raise ValueError("not 8 to 256 printable characters without blanks")
+        raise ValueError("not 8 to 256 printable characters without spaces")
     return text
 
 
@@ -307,14 +322,14 @@ LICENSE_KEY = ValueFormat(_license, "letters, digits and dashes")
 TEAM_TOKEN = ValueFormat(_team_token, "a token or a com.cloudflare.warp:// link")
 ORGANISATION = ValueFormat(_organisation, "the part before .cloudflareaccess.com")
 CLIENT = ValueFormat(_header, "the service token's Client ID")
-CLIENT_SECRET = ValueFormat(lambda text: SecretStr(_header(text)), "the service token's Client Secret")
+CLIENT_SECRET = ValueFormat(lambda text: Secret(_header(text)), "the service token's Client Secret")
 _JWT: Final = r"[\w-]{2,4096}\.[\w-]{2,4096}\.[\w-]{2,4096}"
 _LINK: Final = re.compile(rf"[?&]token=({_JWT})(?![\w.-])")
 _COOKIE: Final = re.compile(rf"\bCF_Authorization=({_JWT})(?![\w.-])")
 
 
 def token_in(text: str) -> str | None:
-    """Return the token in a link `com.cloudflare.warp://…?token=…`, a page with it, or a token itself."""
+    """Return the token: given alone, in a `com.cloudflare.warp://…?token=…` link, or in a page's source."""
     if re.fullmatch(_JWT, text.strip(), re.ASCII):
         return text.strip()
     found = _LINK.search(text) or _COOKIE.search(text)

@@ -3,6 +3,7 @@
 import json
 import logging
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import anyio
@@ -140,12 +141,10 @@ async def test_somebody_elses_number_is_refused_before_anything_is_changed(world
 async def test_sigterm_ends_it_in_order_once_or_twice(kernel: FakeWorld, signals: int) -> None:
     closed = await kernel.closed()
     settings = kernel.settings()
-    health = settings.health.model_copy(
-        update={"server_address": Endpoint(settings.health.server_address.address, 0)}
-    )
+    address = Endpoint(settings.health.server_address.address, 0)
+    settings = replace(settings, health=replace(settings.health, server_address=address))
     board = kernel.board()
     async with anyio.create_task_group() as tasks:
-        settings = settings.model_copy(update={"health": health})
         tasks.start_soon(run_until_signal, Run(settings, kernel.doors, board))
         await kernel.until(lambda: bool(board.status.listening))
         for _ in range(signals):

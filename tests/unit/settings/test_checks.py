@@ -33,13 +33,13 @@ TOGETHER = [
     ({"SHADOWSOCKS_USERS": "a,"}, "user 2 has no name"),
     ({"SHADOWSOCKS_USERS": "a:"}, "a colon but no key"),
     ({"WARP_ORG": "acme"}, "WARP_AUTH_CLIENT_ID: missing: a service token needs all of"),
-    ({"WARP_TEAM_TOKEN": "eyJ0.eyJl.c2ln", "WARP_IMPORT_FILE": "/a"}, "more than one way to an account"),
-    ({"WARP_TEAM_TOKEN": "eyJ0.eyJl.c2ln", "WARP_LICENSE_KEY": "12345678"}, "has no licence"),
-    ({"HEALTH_SERVER_ADDRESS": "127.0.0.1:8388"}, "the port of SHADOWSOCKS_PORT"),
+    ({"WARP_TEAM_TOKEN": "eyJ0.eyJl.c2ln", "WARP_IMPORT_FILE": "/a"}, "more than one source"),
+    ({"WARP_TEAM_TOKEN": "eyJ0.eyJl.c2ln", "WARP_LICENSE_KEY": "12345678"}, "licence"),
+    ({"HEALTH_SERVER_ADDRESS": "127.0.0.1:8388"}, "SHADOWSOCKS_PORT"),
     ({"WARP_IP_VERSION": "4", "DIRECT_IP_VERSION": "4"}, "the tunnel carries IPv4"),
     ({"WARP_IP_VERSION": "6", "DIRECT_IP_VERSION": "6"}, "expected none, or WARP_IP_VERSION=4"),
     ({"DIRECT_IP_VERSION": "6"}, "expected none, or WARP_IP_VERSION=4"),
-    ({"WARP_IP_VERSION": "6", "DNS_ADDRESSES": "9.9.9.9"}, "none is of IPv6"),
+    ({"WARP_IP_VERSION": "6", "DNS_ADDRESSES": "9.9.9.9"}, "no IPv6"),
 ]
 
 

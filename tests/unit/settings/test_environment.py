@@ -23,7 +23,7 @@ def test_a_file_holds_the_value(tmp_path: Path, start: str, end: str) -> None:
     file.write_bytes(f"{start}{KEY}{end}".encode())
     password = load({"SHADOWSOCKS_PASSWORD_FILE": str(file)}).shadowsocks.password
     assert password
-    assert password.get_secret_value() == KEY
+    assert password.reveal() == KEY
 
 
 @pytest.mark.parametrize("name", VARIABLES)
@@ -129,7 +129,7 @@ def test_spaces_around_a_value_do_not_count_except_in_a_secret() -> None:
     assert found.logs.level == "info"
     secret = load({"SHADOWSOCKS_METHOD": "aes-128-gcm", "SHADOWSOCKS_PASSWORD": " sixteen characters "})
     assert secret.shadowsocks.password
-    assert secret.shadowsocks.password.get_secret_value() == " sixteen characters "
+    assert secret.shadowsocks.password.reveal() == " sixteen characters "
 
 
 def test_values_are_never_executed(tmp_path: Path) -> None:
