@@ -52,7 +52,7 @@ def _families(settings: Settings) -> Iterator[str]:
             f"expected none, or WARP_IP_VERSION={10 - direct}"
         )
     if not any(address.version in carried for address in settings.dns.addresses):
-        yield f"DNS_ADDRESSES: no IPv{carried[0]} address, but WARP_IP_VERSION={carried[0]} carries nothing else"
+        yield f"DNS_ADDRESSES: contains no IPv{carried[0]} address, as WARP_IP_VERSION={carried[0]} requires"
 
 
 _SERVICE = ("WARP_ORG", "WARP_AUTH_CLIENT_ID", "WARP_AUTH_CLIENT_SECRET")

@@ -60,9 +60,10 @@ class Account:
     team_token: Secret | None = variable(
         "WARP_TEAM_TOKEN", form.TEAM_TOKEN, None,
         "com.cloudflare.warp://acme.cloudflareaccess.com/auth?token=eyJ0.eyJl.c2ln",
-        "Zero Trust: the token, or the whole link, from your organisation's page; see docs/teams.md", secret=True)
+        "Zero Trust: the token, or the whole link, from your organisation's page; see docs/teams.md",
+        secret=True)
     org: str | None = variable(
-        "WARP_ORG", form.ORGANISATION, None, "acme", "Zero Trust with a service token: name of the organisation")
+        "WARP_ORG", form.ORGANISATION, None, "acme", "Zero Trust with a service token: organisation name")
     auth_client_id: str | None = variable(
         "WARP_AUTH_CLIENT_ID", form.CLIENT, None, "0123456789abcdef.access",
         "Zero Trust: client ID of the service token")
@@ -105,7 +106,8 @@ class Tunnel:
         "How often an idle tunnel sends a keepalive; 0s: never")
     endpoints: tuple[Endpoint | NamedEndpoint, ...] = variable(
         "WARP_ENDPOINTS", form.ENDPOINTS, None, "162.159.192.1:2408,[2606:4700:d0::a29f:c001]:500",
-        "WARP endpoints to try, in order; the port defaults to 2408", "from the API; ports 2408, 500, 1701, 4500")
+        "WARP endpoints to try, in order; the port defaults to 2408",
+        "from the API; ports 2408, 500, 1701, 4500")
     families: tuple[Family, ...] = variable(
         "WARP_IP_VERSION", one_of({"dual": (4, 6), "4": (4,), "6": (6,)}), "dual", "4",
         "Address families that the tunnel carries; the other one is blocked")
@@ -114,7 +116,7 @@ class Tunnel:
         "Address family that bypasses the tunnel and leaves directly, Shadowsocks included")
     reserved: Literal["auto", "on", "off"] | bytes = variable(
         "WARP_RESERVED", form.RESERVED, "auto", "193,29,7",
-        "Reserved bytes of each WireGuard message: the account's, none, or these; auto: the account's, if any")
+        "Reserved bytes in each WireGuard message: the account's, none, or these; auto: the account's")
 
 
 @dataclass(frozen=True, slots=True)
