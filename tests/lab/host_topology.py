@@ -9,19 +9,16 @@ F  (the internet) answers echoes and says who asked
 """
 
 import json
-import socket
-import threading
-import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import cast
 
 from tests.cloudflare.netns import Namespace, run
 from tests.lab.product import eventually
+from tests.lab.services import Service, served
 from tests.lab.topology import Lab, Place
-from tests.pace import longer
 
 SSH, UDP, TCP_PUBLISHED, UDP_PUBLISHED = 22, 5005, 8081, 8082
 SECOND_NIC = IPv4Address("198.18.7.7")
@@ -45,6 +42,12 @@ DOCKERS = """*nat
 -A DOCKER ! -i docker0 -p udp -m udp --dport 8082 -j DNAT --to-destination 172.17.0.3:53
 COMMIT
 """
+SERVICES = (
+    Service("H", "tcp", SSH),
+    Service("H", "udp", UDP),
+    Service("N1", "tcp", 80),
+    Service("N2", "udp", 53),
+)
 DUMPS = (
     ["ip", "-4", "rule"],
     ["ip", "-6", "rule"],
@@ -82,7 +85,7 @@ def host_lab(state: Path, *, containers: bool = True) -> Iterator[Lab]:
             for number in (1, 2):
                 _neighbour(lab, stack, number)
             lab.run("H", ["iptables-restore"], text=DOCKERS)
-        stack.enter_context(_services(lab, containers=containers))
+        stack.enter_context(served(lab, SERVICES if containers else SERVICES[:2]))
         yield lab
 
 
@@ -98,63 +101,6 @@ def _neighbour(lab: Lab, stack: ExitStack, number: int) -> None:
     run("ip", "-n", name, "-batch", "-", text="\n".join(lines) + "\n")
 
 
-@contextmanager
-def _services(lab: Lab, *, containers: bool) -> Iterator[None]:
-    sockets = []
-    with lab.inside("H"):
-        sockets += [(_listener(SSH), _speak_first), (_datagrams(UDP), _echo)]
-    if containers:
-        with lab.inside(cast("Place", "N1")):
-            sockets.append((_listener(80), _speak_first))
-        with lab.inside(cast("Place", "N2")):
-            sockets.append((_datagrams(53), _echo))
-    for sock, serve in sockets:
-        threading.Thread(target=serve, args=(sock,), daemon=True).start()
-    try:
-        yield
-    finally:
-        for sock, _ in sockets:
-            with suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-            sock.close()
-
-
-def _listener(port: int) -> socket.socket:
-    return socket.create_server(("::", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=100)
-
-
-def _datagrams(port: int) -> socket.socket:
-    sock = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
-    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-    sock.bind(("::", port))
-    return sock
-
-
-BEAT = longer(0.02)
-
-
-def _speak_first(listener: socket.socket) -> None:
-    with suppress(OSError):
-        while True:
-            connection, peer = listener.accept()
-            threading.Thread(target=_beat, args=(connection, peer), daemon=True).start()
-
-
-def _beat(connection: socket.socket, peer: tuple[str, int]) -> None:
-    pace = threading.Event()
-    with suppress(OSError), connection:
-        connection.sendall(json.dumps(peer[0]).encode() + b"\n")
-        while not pace.wait(BEAT):
-            connection.sendall(b"%.6f\n" % time.monotonic())
-
-
-def _echo(sock: socket.socket) -> None:
-    with suppress(OSError):
-        while (received := sock.recvfrom(2048))[1]:
-            with suppress(PermissionError):
-                sock.sendto(*received)
-
-
 def privacy_address(lab: Lab) -> str:
     """Return H's temporary IPv6 address."""
 
@@ -165,11 +111,11 @@ def privacy_address(lab: Lab) -> str:
     return eventually(found, "a privacy address")
 
 
-def dump(lab: Lab) -> list[str]:
+def dump(lab: Lab, place: Place = "H") -> list[str]:
     """Return everything that a stop must leave as it was."""
     lines = []
     for argv in DUMPS:
-        text = lab.run("H", argv).stdout
+        text = lab.run(place, argv).stdout
         if "-j" in argv:
             text = "\n".join(sorted(map(_steady, json.loads(text))))
         lines += [f"{' '.join(argv[:3])}: {line}" for line in text.splitlines()]
