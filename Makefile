@@ -21,7 +21,7 @@ RUN := docker run --rm --init --env LAB_REPEAT --env LAB_PROBES --env LAB_KILLS 
 ROUNDS := 5
 SECONDS := 2
 
-.PHONY: help base image test-image check test test-unit test-lab test-shipped machine-image vm-test demo bench bench-machine docs lock clean
+.PHONY: help base image test-image check test test-unit test-lab test-shipped machine-image vm-test demo bench bench-machine docs pictures lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -38,7 +38,7 @@ test-image: image ## the same image with the test tools on top
 	@$(call build,test,$(TEST_IMAGE))
 
 check: export FUZZ ?= 1000
-check: test-image ## format, lint, types, unit tests: about a minute
+check: test-image ## format, spelling, lint, types, unit tests: about a minute
 	@$(RUN) --network none $(TEST_IMAGE) .ci/check
 
 test: test-image ## all tests; one layer after the other, since most measure time
@@ -71,11 +71,15 @@ bench: test-image ## measure; ONLY=throughput,small,held,start,idle,reserved ROU
 bench-machine: machine-image ## kernel WireGuard beside wireguard-go, emulated: an indication
 	@tests/vm/run $(TEST_IMAGE) $(MACHINE_IMAGE) tests/vm/figures.py
 
-docs: test-image ## write what README.md and docs/routing.md show of the code
-	@$(RUN) --network none $(TEST_IMAGE) python -m tests.unit.docs.test_readme >README.md.new && mv README.md.new README.md
+docs: test-image ## write what the pages show of the code, and the pictures
+	@$(RUN) --network none $(TEST_IMAGE) python -m tests.unit.docs.pages | tar --extract --file -
 	@$(RUN) $(LAB) $(TEST_IMAGE) python -m tests.lab.routing_page >docs/routing.md.new && mv docs/routing.md.new docs/routing.md
 
-lock: base ## lock the Python packages anew, with hashes
+pictures: test-image ## draw the first run again, from a run of the demo
+	@COMPOSE="$(COMPOSE)" examples/demo/demo save docs/pictures/first-run.txt
+	@$(RUN) --volume "$(CURDIR)/docs:/src/docs:ro" $(TEST_IMAGE) python -m tests.unit.docs.pages | tar --extract --file -
+
+lock: base ## lock the newest Python packages, with hashes
 	@$(call build,python,$(IMAGE)-lock)
 	@$(RUN) --interactive $(IMAGE)-lock sh -c "$$(cat .ci/lock)" <pyproject.toml | tar --extract --file -
 

@@ -1,0 +1,93 @@
+"""The pages for readers, and the parts of them that are generated from the code.
+
+`make docs` runs this module: it writes every generated page as a tar to standard output.
+"""
+
+import ast
+import io
+import re
+import sys
+import tarfile
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+
+from entrypoint.settings import reference_table
+from entrypoint.status.states import mermaid
+from examples.demo.pictures import drawings
+
+ROOT = Path(__file__).parents[3]
+TRANSCRIPT = "docs/pictures/first-run.txt"
+FOR_READERS = (
+    "README.md",
+    "README.zh-CN.md",
+    "CONTRIBUTING.md",
+    "SECURITY.md",
+    "AGENTS.md",
+    *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "docs").glob("*.md")),
+    *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "examples").glob("*/README.md")),
+)
+
+
+def read(path: str) -> str:
+    return (ROOT / path).read_text()
+
+
+@cache
+def floors() -> str:
+    """Return the list of floors that test_repository.py holds the imports against, one floor a line."""
+    assignments = {
+        node.targets[0].id: node.value
+        for node in ast.parse(read("tests/unit/test_repository.py")).body
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+    }
+    listed = ast.literal_eval(assignments["FLOORS"]).split(" | ")
+    return "```\n" + "\n".join(listed) + "\n```\n"
+
+
+GENERATED: dict[str, dict[str, Callable[[], str]]] = {
+    "docs/settings.md": {"settings": reference_table},
+    "docs/architecture.md": {"floors": floors, "states": lambda: f"```mermaid\n{mermaid()}\n```\n"},
+}
+"""Page → name of a marked part → what stands between its markers."""
+
+
+def regenerated(page: str, text: str) -> str:
+    """Return `text` of a page with everything between its markers replaced by what the code says."""
+    for name, generate in GENERATED[page].items():
+        begin, end = f"<!-- {name}: written by `make docs` -->\n", f"<!-- /{name} -->\n"
+        before, found, rest = text.partition(begin)
+        _, closed, after = rest.partition(end)
+        assert found, f"{page} has no marker for {name}"
+        assert closed, f"{page}: {name} is not closed"
+        text = f"{before}{begin}{generate()}{end}{after}"
+    return text
+
+
+def section(title: str, page: str) -> str:
+    """Return what stands under a second-level heading."""
+    return page.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+
+
+def code_blocks(page: str) -> list[str]:
+    """Return the fenced blocks, fences included."""
+    return re.findall(r"^ *```.*?^ *```$", page, re.DOTALL | re.MULTILINE)
+
+
+def written() -> dict[str, str]:
+    """Return every generated file of the documentation, by path."""
+    pages = {page: regenerated(page, read(page)) for page in GENERATED}
+    return pages | drawings(read(TRANSCRIPT))
+
+
+def main() -> None:
+    with tarfile.open(fileobj=sys.stdout.buffer, mode="w|") as archive:
+        for path, text in written().items():
+            content = text.encode()
+            entry = tarfile.TarInfo(path)
+            entry.size, entry.mode = len(content), 0o644
+            archive.addfile(entry, io.BytesIO(content))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,84 @@
+"""What the pages say of the code is what the code says."""
+
+import re
+
+import pytest
+
+from entrypoint import errors
+from entrypoint.settings import VARIABLES
+from tests.image.compose import composed
+from tests.unit.docs.pages import FOR_READERS, GENERATED, ROOT, read, regenerated, section
+
+PREFIXES = "SHADOWSOCKS|WARP|FIREWALL|WIREGUARD|HEALTH|DNS|LOG|ROUTE|DIRECT"
+NOT_SETTINGS = {"WARP_SLEEP"}
+"""Names of other projects' variables that a page may mention."""
+
+
+def test_generated_parts_are_those_of_the_code() -> None:
+    stale = [page for page in GENERATED if regenerated(page, read(page)) != read(page)]
+    assert not stale, "run `make docs`"
+
+
+def test_a_stale_part_is_noticed() -> None:
+    page = read("docs/settings.md")
+    stale = page.replace("| `LOG_LEVEL` |", "| `LOG_LEVELS` |")
+    assert stale != page
+    assert regenerated("docs/settings.md", stale) == regenerated("docs/settings.md", page)
+
+
+def test_readme_is_short() -> None:
+    assert len(read("README.md").splitlines()) <= 200
+
+
+@pytest.mark.parametrize("page", FOR_READERS)
+def test_links_within_the_repository_lead_somewhere(page: str) -> None:
+    folder = (ROOT / page).parent
+    targets = re.findall(r"\]\((?!http)([^)\s]+)\)", read(page))
+    targets += re.findall(r"(?:src|srcset)=\"(?!http)([^\"]+)\"", read(page))
+    for target in targets:
+        path, _, anchor = target.partition("#")
+        file = (folder / path).resolve() if path else ROOT / page
+        assert file.exists(), target
+        if anchor:
+            assert anchor in anchors(file.read_text()), target
+
+
+def anchors(page: str) -> set[str]:
+    """Return the anchors that GitHub makes of a page's headings."""
+    titles = re.findall(r"^#+ (.+)$", page, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", FOR_READERS)
+def test_settings_it_mentions_exist(page: str) -> None:
+    mentioned = set(re.findall(rf"\b((?:{PREFIXES})_[A-Z_]+[A-Z])\b", read(page))) - NOT_SETTINGS
+    names = {name.removesuffix("_FILE") if name not in VARIABLES else name for name in mentioned}
+    aliases = {alias for variable in VARIABLES.values() for alias in variable.aliases}
+    assert names <= set(VARIABLES) | aliases
+
+
+@pytest.mark.parametrize("page", FOR_READERS)
+def test_files_it_names_exist(page: str) -> None:
+    named = re.findall(r"`((?:entrypoint|shadowsocks|tests|docs|bench|wireguard)/[\w/.-]*)`", read(page))
+    assert not [path for path in named if not (ROOT / path).exists()]
+
+
+@pytest.mark.parametrize("page", FOR_READERS)
+def test_every_make_target_it_names_exists(page: str) -> None:
+    targets = set(re.findall(r"(?:`|\$ )make ([a-z-]+)", read(page)))
+    makefile = read("Makefile")
+    assert not [target for target in targets if not re.search(rf"^{target}:", makefile, re.MULTILINE)]
+
+
+def test_exit_codes_are_those_of_the_errors() -> None:
+    rows = re.findall(r"^\| (\d+) \|", section("Exit codes", read("docs/troubleshooting.md")), re.MULTILINE)
+    classes: list[type[errors.Error]] = [errors.Error, *errors.Error.__subclasses__()]
+    assert set(map(int, rows)) == {0, *(one.exit_code for one in classes)} | {64}
+
+
+def test_compose_and_env_example_name_real_settings() -> None:
+    assert set(composed()["environment"]) <= set(VARIABLES)
+    example = read(".env.example")
+    offered = set(re.findall(r"^#?([A-Z_]+)=", example, re.MULTILINE))
+    assert offered <= set(composed()["environment"]), "else they would do nothing"
+    assert not re.search(r"^[A-Z]", example, re.MULTILINE), "all commented out"
