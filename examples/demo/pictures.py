@@ -158,9 +158,9 @@ def packet(palette: Palette) -> str:
     for n, (name, detail) in enumerate(CABLES):
         x = MARGIN + (n + 1) * BOX + n * GAP
         inside = n < 2
-        colour = palette.tunnel if inside else palette.faint
+        colour, weight = (palette.tunnel, 3) if inside else (palette.faint, 1.5)
         parts += [
-            f'<path d="M{x + 6} {TOP + 46}H{x + GAP - 12}" stroke="{colour}" stroke-width="{3 if inside else 1.5}"/>',
+            f'<path d="M{x + 6} {TOP + 46}h{GAP - 18}" stroke="{colour}" stroke-width="{weight}"/>',
             f'<path d="M{x + GAP - 14} {TOP + 40}l10 6l-10 6z" fill="{colour}"/>',
             _words(x + GAP / 2 - 2, TOP + 34, name, colour, "12", "600"),
             _words(x + GAP / 2 - 2, TOP + 64, detail, palette.faint, "10.5"),

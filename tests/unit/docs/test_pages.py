@@ -10,8 +10,7 @@ from tests.image.compose import composed
 from tests.unit.docs.pages import FOR_READERS, GENERATED, ROOT, read, regenerated, section
 
 PREFIXES = "SHADOWSOCKS|WARP|FIREWALL|WIREGUARD|HEALTH|DNS|LOG|ROUTE|DIRECT"
-NOT_SETTINGS = {"WARP_SLEEP"}
-"""Names of other projects' variables that a page may mention."""
+ARCHITECTURE = "docs/architecture.md"
 
 
 def test_generated_parts_are_those_of_the_code() -> None:
@@ -51,7 +50,7 @@ def anchors(page: str) -> set[str]:
 
 @pytest.mark.parametrize("page", FOR_READERS)
 def test_settings_it_mentions_exist(page: str) -> None:
-    mentioned = set(re.findall(rf"\b((?:{PREFIXES})_[A-Z_]+[A-Z])\b", read(page))) - NOT_SETTINGS
+    mentioned = set(re.findall(rf"\b((?:{PREFIXES})_[A-Z_]+[A-Z])\b", read(page)))
     names = {name.removesuffix("_FILE") if name not in VARIABLES else name for name in mentioned}
     aliases = {alias for variable in VARIABLES.values() for alias in variable.aliases}
     assert names <= set(VARIABLES) | aliases
@@ -59,8 +58,23 @@ def test_settings_it_mentions_exist(page: str) -> None:
 
 @pytest.mark.parametrize("page", FOR_READERS)
 def test_files_it_names_exist(page: str) -> None:
-    named = re.findall(r"`((?:entrypoint|shadowsocks|tests|docs|bench|wireguard)/[\w/.-]*)`", read(page))
-    assert not [path for path in named if not (ROOT / path).exists()]
+    """A file of the product may be named without its `entrypoint/`."""
+    named = re.findall(r"`([\w.-]+/[\w/.-]*(?:\.py|\.nft|/)|\w+\.py)`", read(page))
+    assert not [
+        path for path in named if not (ROOT / path).exists() and not (ROOT / "entrypoint" / path).exists()
+    ]
+
+
+def test_code_that_the_architecture_names_exists() -> None:
+    product = "\n".join(
+        path.read_text() for folder in ("entrypoint", "shadowsocks") for path in (ROOT / folder).rglob("*.py")
+    )
+    names = set(
+        re.findall(r"`((?:[A-Z][a-z]+\w*|_?[a-z]+_[a-z_]+)(?:\.\w+)*)(?:\(\w*\))?`", read(ARCHITECTURE))
+    )
+    parts = {part for name in names for part in name.split(".")}
+    assert len(parts) > 20
+    assert not [part for part in parts if not re.search(rf"\b{part}\b", product)]
 
 
 @pytest.mark.parametrize("page", FOR_READERS)
