@@ -1,4 +1,4 @@
-"""A first start whose API answers badly: one line, a next try in the status, closed, nothing half written."""
+"""A first start whose API answers badly: one line, a retrying in the status, closed, nothing half written."""
 
 import json
 import urllib.error
@@ -90,9 +90,9 @@ def test_it_waits_and_says_when_it_tries_next(
 ) -> None:
     lab.cloudflare.fault(fault.only("POST", times=None))
     with product:
-        line = product.said("next try in")
+        line = product.said("retrying in")
         assert why in line
-        (waiting,) = (int(words.split()[0]) for words in [line.partition("next try in ")[2]])
+        (waiting,) = (int(words.split()[0]) for words in [line.partition("retrying in ")[2]])
         assert waiting >= least
         assert product.reached("registering")["reason"] in line
         code, text = health(lab)
@@ -101,7 +101,7 @@ def test_it_waits_and_says_when_it_tries_next(
         with watched(lab), Prober(lab, light(ANYBODY + THE_SERVERS)) as prober:
             eventually(lambda: prober.tried > 500, "probes")
         assert not prober.went
-        assert [one for one in product.lines if "next try" in one] == [line], "one line"
+        assert [one for one in product.lines if "retrying in" in one] == [line], "one line"
         assert "Traceback" not in product.log
         assert shown(lab, product) == []
         assert half_written(product.state) == []

@@ -97,7 +97,7 @@ async def test_without_an_answer_it_waits_and_says_until_when(
     await stage.account()
     told = [line for line in caplog.messages if line.startswith("the API gave no account: ")]
     assert len(told) == 3
-    assert all("; next try in " in line for line in told)
+    assert all("; retrying in " in line for line in told)
     assert stage.world.clock.now - begun > 120
     assert stage.board.status.state is State.CONNECTING
 
@@ -106,7 +106,7 @@ async def test_while_it_waits_the_board_says_so(stage: Stage) -> None:
     del stage.world.http.sites[API]
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(stage.account)
-        await stage.world.until(lambda: "next try in" in stage.board.status.reason)
+        await stage.world.until(lambda: "retrying in" in stage.board.status.reason)
         assert stage.board.status.state is State.REGISTERING
         tasks.cancel_scope.cancel()
 
@@ -115,7 +115,7 @@ async def test_a_start_that_was_cut_off_waits_from_state_starting(stage: Stage) 
     stage.world.http.api.faults.append(Fault(refusal(429, "slow down", {"Retry-After": "600"})))
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(stage.account)
-        await stage.world.until(lambda: "next try in" in stage.board.status.reason)
+        await stage.world.until(lambda: "retrying in" in stage.board.status.reason)
         tasks.cancel_scope.cancel()
     stage.board, begun = stage.world.board(), stage.world.clock.now
     await stage.account()
@@ -171,7 +171,7 @@ async def test_a_name_without_an_address_is_asked_again(
         stage.names(edge_example=[V4])
     assert found == [str(Endpoint(V4, 500))]
     assert stage.world.clock.now - begun == pytest.approx(2 * LOOKUP_PAUSE)
-    assert "no address for any endpoint (edge.example:500): next try in 10 s" in caplog.messages
+    assert "cannot resolve any endpoint (edge.example:500), retrying in 10 s" in caplog.messages
 
 
 # The public address.

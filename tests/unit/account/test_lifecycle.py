@@ -76,11 +76,11 @@ async def test_a_11_a_first_start_with_the_api_down_for_five_minutes(record: Rec
             api = world.http.sites.pop(API)
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(lambda: world.run(board))  # noqa: B023
-                await world.until(lambda: "next try in" in board.status.reason)  # noqa: B023
+                await world.until(lambda: "retrying in" in board.status.reason)  # noqa: B023
                 await world.clock.sleep(DOWN)
                 status = json.loads((world.directory / "run/status.json").read_text())
                 assert status["state"] == "registering"
-                assert re.search(r"next try in \d+ s, at \d\d:\d\d:\d\d UTC$", status["reason"])
+                assert re.search(r"retrying in \d+ s, at \d\d:\d\d:\d\d UTC$", status["reason"])
                 assert str(world) == await world.closed(), "the kill switch is closed"
                 world.http.sites[API] = api
                 back = world.clock.now

@@ -152,9 +152,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 import anyio
-from entrypoint import files
-from entrypoint.warp import licence, rotation, store
-from entrypoint.warp.account import new_private_key, public_key
+from entrypoint.account import lifecycle, store
+from entrypoint.account.model import new_private_key, public_key
+from entrypoint.linux import state_dir
 from tests.fakes.box import Box
 from tests.fakes.deaths import killed_at
 
@@ -174,8 +174,8 @@ while True:
     def life():
         store.edit(box.path, lambda kept: replace(kept, next_private_key=new_private_key()))
         anyio.run(box.start)
-    status = killed_at(when, (files, store, rotation, licence), life)
-    kept = store.look(box.path)
+    status = killed_at(when, (state_dir, store, lifecycle), life)
+    kept = store.read(box.path)
     arrived = sent.exists()
     if arrived:
         device["key"] = __import__("json").loads(sent.read_bytes())["key"]

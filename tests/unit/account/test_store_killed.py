@@ -8,9 +8,9 @@ KILLED = """
 import json, sys
 from pathlib import Path
 import anyio
-from entrypoint import files
-from entrypoint.warp import registration, store
-from entrypoint.warp.account import public_key
+from entrypoint.account import registration, store
+from entrypoint.account.model import public_key
+from entrypoint.linux import state_dir
 from tests.fakes.box import Box
 from tests.fakes.deaths import killed_at
 
@@ -22,8 +22,8 @@ while True:
     sent = directory / "sent"
     mortal = Box(directory)
     mortal.site.on_call = lambda request: (mortal.look(request), sent.write_bytes(request.content))
-    status = killed_at(when, (files, store, registration), lambda: anyio.run(mortal.start))
-    kept = json.loads(files.read(directory / "account.json") or b"{}")
+    status = killed_at(when, (state_dir, store, registration), lambda: anyio.run(mortal.start))
+    kept = json.loads(state_dir.read(directory / "account.json") or b"{}")
     before = (kept.get("pending") or kept.get("account") or {}).get("private_key")
     box = Box(directory)
     account = anyio.run(box.start)

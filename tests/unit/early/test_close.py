@@ -8,7 +8,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from entrypoint.early.close import CLOSED_RULESET, EarlyClose, close_firewall, load_settings_closed
+from entrypoint.early.close import CLOSED_RULESET, close_firewall, load_settings_closed
 from entrypoint.errors import PlatformError, SettingsError
 from entrypoint.firewall.policy import Closed, FullTunnel
 from entrypoint.firewall.ruleset import TABLES, ruleset
@@ -27,8 +27,8 @@ def test_nothing_big_is_imported_before_it_is_closed() -> None:
     """Each of these takes longer to import than nftables to load the table."""
     asked = (
         "import sys; sys.path.insert(0, '');"
-        "from entrypoint import __main__, closing, preflight; preflight.gather();"
-        "closing._placement('own');"
+        "from entrypoint import __main__; from entrypoint.early import close, preflight;"
+        "preflight.read_privileges(); close._placement('own');"
         "print(*sorted({'dataclasses', 'typing', 'pathlib', 'inspect', 'traceback'} & set(sys.modules)))"
     )
     argv = [sys.executable, "-S", "-c", asked]
@@ -67,7 +67,7 @@ def leave_a_predecessors(machine: Machine) -> None:
 @pytest.mark.parametrize("firewall", ["", "on", "of", "rubbish", "OFFF"])
 def test_it_closes_unless_it_is_plainly_told_not_to(machine: Machine, firewall: str) -> None:
     early = close_firewall({"NETWORK": "own", "FIREWALL": firewall}, machine.run)
-    assert early == EarlyClose("own", closed=True, existed=False)
+    assert (early.placement, early.closed, early.existed) == ("own", True, False)
     assert machine.tables == OURS
     assert 'oifname "wg0"' not in machine.nft.tables["inet ss_warp"]
 
@@ -76,7 +76,7 @@ def test_what_a_predecessor_left_is_replaced_and_remembered(machine: Machine) ->
     leave_a_predecessors(machine)
     assert 'oifname "wg0"' in machine.nft.tables["inet ss_warp"]
     early = close_firewall({"NETWORK": "own"}, machine.run)
-    assert early == EarlyClose("own", closed=True, existed=True)
+    assert (early.placement, early.closed, early.existed) == ("own", True, True)
     assert 'oifname "wg0"' not in machine.nft.tables["inet ss_warp"]
     closed = dict(machine.nft.tables)
     early.release(machine.run)

@@ -188,8 +188,8 @@ def test_a_family_that_may_leave_directly_may_after_what_nobody_may(policy: Open
 
 def test_it_is_light_to_import() -> None:
     code = (
-        "import sys; from entrypoint.network.killswitch import Closed, ruleset; ruleset(Closed());"
-        "import entrypoint.network.placement;"
+        "import sys; from entrypoint.firewall.ruleset import Closed, ruleset; ruleset(Closed());"
+        "import entrypoint.early.placement;"
         "print([m for m in ('anyio', 'asyncio', 'pyroute2', 'httpx') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -112,8 +112,8 @@ async def test_a_child_dies_with_its_supervisor(tmp_path: Path) -> None:
     """The supervisor here is a process of its own, killed with SIGKILL."""
     script = (
         "import anyio, sys\n"
-        "from entrypoint.children import SystemProcesses\n"
-        "from entrypoint.ports import Program\n"
+        "from entrypoint.linux.processes import SystemProcesses\n"
+        "from entrypoint.linux.world import Program\n"
         "async def main():\n"
         "    async with SystemProcesses().running(Program('sleep', ['sleep', '600'])) as child:\n"
         "        print(child.pid, flush=True)\n"
@@ -196,7 +196,7 @@ async def test_short_programs_report_failure_in_one_line() -> None:
 
 
 async def test_only_who_reacts_to_a_client_that_ends_answers() -> None:
-    address, ask = "127.0.0.1", SystemProcesses().answers
+    address, ask = "127.0.0.1", SystemProcesses().is_responsive
     with socket.create_server((address, 0)) as server:
         port = server.getsockname()[1]
 

@@ -60,13 +60,13 @@ def test_leftovers_of_a_killed_predecessor_go(tmp_path: Path) -> None:
 CRASH = """
 import sys
 from pathlib import Path
-from entrypoint import files
+from entrypoint.linux import state_dir
 from tests.fakes.deaths import killed_at
 path, when = Path(sys.argv[1]), 0
 while True:
     when += 1
-    life = lambda: files.replace(path, b"new" * 1000)
-    status = killed_at(when, (files,), life, events=("line", "return", "exception"))
+    life = lambda: state_dir.replace(path, b"new" * 1000)
+    status = killed_at(when, (state_dir,), life, events=("line", "return", "exception"))
     content = path.read_bytes()
     assert content in (b"old" * 1000, b"new" * 1000), content[:20]
     print(status, content[:3].decode())
@@ -98,8 +98,8 @@ def test_the_lock_is_for_one(tmp_path: Path) -> None:
 
 def test_the_lock_ends_with_its_process(tmp_path: Path) -> None:
     code = (
-        "import sys, pathlib\nfrom entrypoint.files import locked\n"
-        "with locked(pathlib.Path(sys.argv[1])):\n print('held', flush=True)\n sys.stdin.read()"
+        "import sys, pathlib\nfrom entrypoint.linux.state_dir import lock\n"
+        "with lock(pathlib.Path(sys.argv[1])):\n print('held', flush=True)\n sys.stdin.read()"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
@@ -208,7 +208,7 @@ def test_a_file_that_does_not_fit_leaves_the_old_one(tmp_path: Path) -> None:
     path.write_bytes(b"old")
     code = (
         "import resource, sys, pathlib\nfrom entrypoint.errors import Error\n"
-        "from entrypoint.files import replace\n"
+        "from entrypoint.linux.state_dir import replace\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
         "try:\n replace(pathlib.Path(sys.argv[1]), b'x' * 1000)\nexcept Error as e:\n print(e.exit_code, e)"
     )

@@ -35,7 +35,7 @@ def test_healthcheck_reads_the_file(tmp_path: Path) -> None:
 
 
 def test_healthcheck_imports_nothing_big() -> None:
-    code = "import sys, entrypoint.heartbeat; print(*sys.modules)"
+    code = "import sys, entrypoint.status.heartbeat; print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     big = {"anyio", "asyncio", "dataclasses", "httpx", "ipaddress", "json", "logging", "subprocess"}
     assert not big.intersection(loaded.split())
