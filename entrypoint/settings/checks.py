@@ -18,7 +18,7 @@ def _users(settings: Settings) -> Iterator[str]:
     shadowsocks = settings.shadowsocks
     if shadowsocks.users and not shadowsocks.method.several_users:
         yield (
-            f"SHADOWSOCKS_USERS: only the 2022 AES methods support several users: got {shadowsocks.method} in "
+            f"SHADOWSOCKS_USERS: only the 2022 AES methods take several users: got {shadowsocks.method} in "
             "SHADOWSOCKS_METHOD; expected e.g. 2022-blake3-aes-128-gcm"
         )
         return
