@@ -145,7 +145,7 @@ class Firewall:
     """Firewall."""
 
     on: bool = variable(
-        "FIREWALL", form.SWITCH, "on", "on", "Kill switch: what belongs in the tunnel never leaves without it")
+        "FIREWALL", form.SWITCH, "on", "on", "Kill switch: traffic for the tunnel never leaves without it")
     input_ports: tuple[Ports, ...] = variable(
         "FIREWALL_INPUT_PORTS", form.PORTS, None, "8080/tcp,5000-5010/udp",
         "Ports of other services here to keep reachable through the uplink")
