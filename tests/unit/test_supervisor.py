@@ -77,7 +77,7 @@ async def test_a_first_start_tells_each_phase_a_second_none_of_it(
         "no account yet",
         "account registered",
         "this kernel has no WireGuard",
-        "wg0 is up (userspace), routes and firewall are in place",
+        "brought up wg0 (userspace), routes and firewall",
         "connected",
         "Shadowsocks listens on tcp 172.18.0.5",
     ]
