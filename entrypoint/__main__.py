@@ -1,4 +1,7 @@
-"""Commands and exit codes, nothing else. Light: `run` closes the firewall before it imports anything big."""
+"""Start a command and turn its outcome into an exit code.
+
+Light: `run` closes the firewall before it imports anything expensive.
+"""
 
 import os
 import sys
@@ -11,7 +14,6 @@ DEFECT = 70
 
 
 def main() -> int:
-    """Run the command line's command; return its exit code."""
     command, *arguments = sys.argv[1:] or ["run"]
     if command == "healthcheck" and not arguments:
         from entrypoint.status.heartbeat import healthcheck
@@ -27,7 +29,7 @@ def main() -> int:
 
 
 def _run() -> int:
-    """Close, then start; SIGTERM and its like end it with 0 at every moment."""
+    """Close the firewall, then start the supervisor; a stop signal exits with 0 at any moment."""
     import resource
     import signal
 
@@ -37,7 +39,7 @@ def _run() -> int:
         signal.signal(number, _stop)
     for number in IGNORED:
         signal.signal(number, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core has every key in it; children inherit this
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # a core dump contains every key; children inherit this
     from entrypoint.early import preflight
     from entrypoint.early.close import load_settings_closed
 
@@ -48,19 +50,19 @@ def _run() -> int:
 
     require_tun(settings.tunnel.implementation)
     with lock(settings.account.state_dir):
-        pass  # a volume that cannot be written, or is another's, is said before half a second of imports
+        pass  # report an unwritable or busy volume before half a second of imports
     from entrypoint.supervisor import serve
 
     return serve(settings)
 
 
 def _stop(*_: object) -> None:
-    """End at once: nothing needs undoing yet, and an exception could be swallowed inside an import."""
+    """Exit at once: nothing needs undoing yet, and an import could swallow an exception."""
     os._exit(STOPPED)
 
 
 def guarded(action: Callable[[], int]) -> int:
-    """Call `action`; turn every failure into lines for people and an exit code."""
+    """Call `action`; print its failure for people and return the exit code."""
     try:
         return action()
     except BaseException as failure:
@@ -74,7 +76,7 @@ def guarded(action: Callable[[], int]) -> int:
             import traceback
 
             traceback.print_exception(defects[0])
-            print("ss-warp: this is a defect: please report it with the lines above", file=sys.stderr)
+            print("ss-warp: this is a bug: please report it together with the lines above", file=sys.stderr)
             return DEFECT
         if not known:
             return STOPPED

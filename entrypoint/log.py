@@ -1,4 +1,4 @@
-"""The log: one line per event, times in UTC, text or JSON; and the one block that shows a secret."""
+"""The log: one line per event, times in UTC, as text or JSON; and the one block that shows secrets."""
 
 import json
 import logging
@@ -12,14 +12,14 @@ _hidden: set[str] = set()
 
 
 def hide(*secrets: str) -> None:
-    """Never print these again, whoever logs them: a second line, behind not logging them at all."""
+    """Mask these in every later log line, as a second defence against logging them at all."""
     _hidden.update(secret for secret in secrets if len(secret) >= 8)
 
 
 def _clean(text: str) -> str:
     for secret in _hidden:
         text = text.replace(secret, "(hidden)")
-    # What others say ends up in messages: no line, colour or cursor of theirs.
+    # Messages contain text from outside: neutralize its line breaks, colours and cursor movements.
     return "".join(c if c.isprintable() or c == "\n" else f"\\x{ord(c):02x}" for c in text)
 
 
@@ -28,19 +28,17 @@ def _utc(seconds: float) -> str:
 
 
 class TextLines(logging.Formatter):
-    """`2026-11-24T03:28:07Z warning: no answer through wg0`; info needs no word."""
+    """`2026-11-24T03:28:07Z warning: no answer through wg0`; the level info is omitted."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line, and a traceback below it where there is one."""
         word = "" if record.levelno == logging.INFO else f"{record.levelname.lower()}: "
         return f"{_utc(record.created)} {word}{_clean(super().format(record))}"
 
 
 class JsonLines(logging.Formatter):
-    """One object a line: time, level, message, and error for a traceback."""
+    """One JSON object per line: time, level, message, and error for a traceback."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """Return the line."""
         line = {
             "time": _utc(record.created),
             "level": record.levelname.lower(),
@@ -54,7 +52,7 @@ class JsonLines(logging.Formatter):
 def configure(
     level: str, form: Literal["text", "json"] = "text", stream: TextIO | None = None
 ) -> logging.Handler:
-    """Send our log to `stream` (standard output) from `level` on; libraries only from warnings on."""
+    """Log to `stream` (standard output) from `level` on; libraries only from warning on."""
     handler = logging.StreamHandler(stream or sys.stdout)
     handler.setFormatter(JsonLines() if form == "json" else TextLines())
     logging.getLogger().handlers[:] = [handler]
@@ -64,12 +62,11 @@ def configure(
 
 
 def banner() -> list[str]:
-    """Return the first lines of a start."""
     return [f"ss-warp {__version__}: Shadowsocks in, Cloudflare WARP out"]
 
 
 def print_block(text: str, form: Literal["text", "json"] = "text", stream: TextIO | None = None) -> None:
-    """Print a block as it is, secrets and all, at every level; one object in a JSON log."""
+    """Print a block unmasked at any log level; in a JSON log, as one object."""
     if form == "json":
         text = json.dumps({"time": _utc(time.time()), "level": "info", "message": text}, ensure_ascii=False)
     print(text, file=stream or sys.stdout, flush=True)

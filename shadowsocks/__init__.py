@@ -1,1 +1,1 @@
-"""What the container offers, as data: pure, no I/O, knows nothing of WARP or Linux."""
+"""The Shadowsocks server as data: pure, without I/O, independent of WARP and Linux."""

@@ -1,19 +1,18 @@
-"""Encryption methods: which there are, their key lengths, and what a password must be (SIP004, SIP022)."""
+"""Encryption methods, passwords and users (SIP004, SIP022)."""
 
 import binascii
 import json
-import secrets
 from base64 import b64decode, b64encode
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 MINIMUM_PASSWORD = 16
-"""Characters of a 2017 method's password: it can be guessed offline from one recorded packet."""
+"""Characters in a 2017 method's password, which can be guessed offline from one recorded packet."""
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """An AEAD method. `key` is in bytes; `edition` 2022 takes a raw key, 2017 any password."""
+    """An AEAD method with a `key` of that many bytes; edition 2022 takes a raw key, 2017 any password."""
 
     name: str
     key: int
@@ -29,7 +28,7 @@ METHODS = {
     for method in (
         Method("2022-blake3-aes-128-gcm", 16, 2022, several_users=True),
         Method("2022-blake3-aes-256-gcm", 32, 2022, several_users=True),
-        # XChaCha has no identity header in SIP022, hence one user.
+        # SIP022 defines no identity header for XChaCha, hence a single user.
         Method("2022-blake3-chacha20-poly1305", 32, 2022),
         Method("aes-128-gcm", 16, 2017),
         Method("aes-256-gcm", 32, 2017),
@@ -39,7 +38,7 @@ METHODS = {
 
 
 def password_problem(method: Method, password: str) -> str:
-    """Return what is wrong with a password or key, without repeating it; empty when it will do."""
+    """Return what is wrong with a password or key, without repeating it; empty if it is valid."""
     if method.edition == 2017:
         if len(password) < MINIMUM_PASSWORD:
             return f"too short: {len(password)} characters, {method} needs {MINIMUM_PASSWORD}"
@@ -48,14 +47,15 @@ def password_problem(method: Method, password: str) -> str:
         length = len(b64decode(password, validate=True))
     except (binascii.Error, ValueError):
         return f"not base64: {method} needs base64 of {method.key} bytes"
-    # Spelled otherwise (missing padding, stray bits) some clients read another key.
+    # Given missing padding or stray bits, some clients decode a different key.
     if length == method.key and b64encode(b64decode(password)).decode() != password:
         return f"not canonical base64: {method} needs base64 of {method.key} bytes"
     return "" if length == method.key else f"{length} bytes, {method} needs base64 of {method.key}"
 
 
 def generated_password(method: Method) -> str:
-    """Return a new random password or key for this method."""
+    import secrets  # 15 ms of hashlib for the one start that needs it
+
     return b64encode(secrets.token_bytes(method.key)).decode()
 
 
@@ -64,7 +64,7 @@ VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A user with a key of their own (base64)."""
+    """A user and their key (base64)."""
 
     name: str
     key: str = field(repr=False)
@@ -72,7 +72,7 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class RequestedUser:
-    """A user as asked for: without a key, one is generated and kept."""
+    """A user from the settings; a missing key is generated and saved."""
 
     name: str
     key: str | None = field(default=None, repr=False)
@@ -80,32 +80,31 @@ class RequestedUser:
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What clients need besides host and port. Without users the password alone lets in."""
+    """What clients need besides host and port; `users` is empty if all share the password."""
 
     method: Method
     password: str = field(repr=False)
     users: tuple[User, ...] = ()
 
     def client_password(self, user: User | None = None) -> str:
-        """Return what the client types: `password`, or `password:key` for a user (SIP022 3.1.3)."""
+        """Return what the client enters: `password`, or `password:key` for a user (SIP022 3.1.3)."""
         return f"{self.password}:{user.key}" if user else self.password
 
 
 @dataclass(frozen=True, slots=True)
 class SavedKeys:
-    """The content of shadowsocks.json: what was generated; `users` are name and key."""
+    """The generated keys as saved in shadowsocks.json; `users` are names and keys."""
 
     password: str | None = field(default=None, repr=False)
     users: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
     def to_json(self) -> bytes:
-        """Return the file's content."""
         content = {"version": VERSION, "password": self.password, "users": dict(self.users)}
         return json.dumps(content, indent=1).encode() + b"\n"
 
     @classmethod
     def from_json(cls, content: bytes) -> "SavedKeys":
-        """Read the file's content; raise ValueError when it is not one of ours."""
+        """Parse the file; raise ValueError if it is not ours."""
         match json.loads(content):
             case {"version": 1, "password": str() | None as password, "users": dict() as users}:
                 if all(isinstance(key, str) for key in users.values()):
@@ -135,7 +134,7 @@ def credentials(
 
 
 def parse_users(text: str) -> tuple[RequestedUser, ...]:
-    """Read `name[:key],…`; raise ValueError with what is wrong, keys never repeated."""
+    """Parse `name[:key],…`; raise ValueError, never repeating a key."""
     users = []
     for position, item in enumerate(text.split(","), start=1):
         name, colon, key = (part.strip() for part in item.partition(":"))
@@ -149,5 +148,5 @@ def parse_users(text: str) -> tuple[RequestedUser, ...]:
         ("key", [user.key for user in users if user.key]),
     ):
         if len(set(values)) < len(values):
-            raise ValueError(f"two users have one {kind}")
+            raise ValueError(f"two users have the same {kind}")
     return tuple(users)

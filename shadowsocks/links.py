@@ -1,4 +1,4 @@
-"""Links that clients import: SIP002, and the same as a QR code for a terminal."""
+"""Links and configurations for clients: SIP002, QR codes, and each client's own format."""
 
 import json
 from base64 import urlsafe_b64encode
@@ -20,8 +20,8 @@ def link(
 ) -> str:
     """Return the `ss://` link of the server, or of one of its users.
 
-    SIP002: methods of 2022 are percent-encoded, older ones base64url without padding. The colon between
-    server key and user key is percent-encoded too: readers split at the first one.
+    SIP002: 2022 methods are percent-encoded, older ones base64url without padding. The colon between
+    server key and user key is percent-encoded too, because clients split at the first one.
     """
     method, password = credentials.method, credentials.client_password(user)
     if method.edition == 2022:
@@ -33,8 +33,8 @@ def link(
 
 
 def qr(text: str) -> str:
-    """Return a QR code of half blocks for a dark terminal, its quiet zone included."""
-    # Drawn once in a server's life; 50 ms of import for every start otherwise.
+    """Return a QR code of half blocks for a dark terminal, quiet zone included."""
+    # Rarely needed, and 50 ms to import.
     import segno
 
     rows = [bytes(row) for row in segno.make(text, error="l", micro=False).matrix_iter(border=2)]
@@ -46,7 +46,7 @@ def qr(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What every client wants to know. `udp`: the server takes UDP."""
+    """A server as clients know it; `udp` tells whether it relays UDP."""
 
     name: str
     host: str
@@ -57,7 +57,7 @@ class Entry:
 
 
 def _surge(entry: Entry) -> str:
-    # Base64 ends in =, and one comma in a password would end it.
+    # Quoted, because base64 ends in = and a comma would end the value.
     return (
         f"{entry.name} = ss, {entry.host}, {entry.port}, encrypt-method={entry.method}, "
         f'password="{entry.password}", udp-relay={str(entry.udp).lower()}'
@@ -109,4 +109,4 @@ CLIENTS: Final[Mapping[str, Callable[[Entry], str]]] = {
     "sing-box": _sing_box,
     "shadowsocks-rust": _shadowsocks_rust,
 }
-"""How each client writes a server."""
+"""The formatter of each client's configuration."""

@@ -1,8 +1,7 @@
-"""`ss-warp account …`: shows the account, and leaves what is to be changed on the volume.
+"""`ss-warp account …`: show the saved account, or save a change to it.
 
-The supervisor holds the state directory while it runs, and a new key or a deleted device would end its
-tunnel under it. So a command writes down what is wanted; the supervisor does it when it starts or stops,
-and when none runs it is done at once.
+A new key or a deleted device would break the tunnel of a running supervisor. So a command only saves the
+change; the supervisor applies it on its next start or stop. If none is running, it is applied at once.
 """
 
 import argparse
@@ -25,7 +24,6 @@ RESTART = "docker compose restart"
 
 
 def run_account_command(given: argparse.Namespace) -> None:
-    """Run the command. Raises Error."""
     actions: dict[str, Callable[[argparse.Namespace, Settings], None]] = {
         "show": _show,
         "license": _license,
@@ -37,12 +35,12 @@ def run_account_command(given: argparse.Namespace) -> None:
 
 
 def describe_account(kept: StoredAccount) -> list[str]:
-    """Return the account in lines, secrets hidden."""
+    """Return the account as lines for people, secrets masked."""
     account = kept.account
     hidden = {True: "(hidden)", False: "none"}
     lines = {
         "kind": account.kind,
-        "device": account.access.device_id if account.access else "not known: imported from a profile",
+        "device": account.access.device_id if account.access else "unknown (imported from a profile)",
         "created": f"{account.created:%Y-%m-%d %H:%M:%S} UTC",
         "public key": public_key(account.private_key),
         "private key": hidden[True],
@@ -54,9 +52,9 @@ def describe_account(kept: StoredAccount) -> list[str]:
         "reserved": ",".join(map(str, account.client_id)) if account.client_id else "none",
     }
     todo = [
-        (kept.next_private_key, "the key is changed at the next start, or has been: both are kept"),
-        (kept.license_key, "another licence key is bound at the next start"),
-        (kept.leaving, "the device is unregistered when ss-warp stops"),
+        (kept.next_private_key, "pending: replace the key on the next start (both keys are saved)"),
+        (kept.license_key, "pending: bind another licence key on the next start"),
+        (kept.leaving, "pending: unregister the device when ss-warp stops"),
     ]
     return [f"{name:12}{value}" for name, value in lines.items()] + [text for due, text in todo if due]
 
@@ -71,9 +69,9 @@ def _export(given: argparse.Namespace, settings: Settings) -> None:
     kept = read(settings.account.state_dir / ACCOUNT_FILE)
     text = profile(kept.account) if given.format == "wireguard" else wgcf_account(kept.account)
     if text is None:
-        raise UsageError("an account imported without a token cannot be wgcf's", "leave --format out")
+        raise UsageError("cannot export an account without a token for wgcf", "omit --format")
     if kept.next_private_key:
-        print("ss-warp: the key is being changed: what is exported may be the old one", file=sys.stderr)
+        print("ss-warp: a key change is pending, so this may be the old key", file=sys.stderr)
     sys.stdout.write(text)
 
 
@@ -83,13 +81,13 @@ def _license(given: argparse.Namespace, settings: Settings) -> None:
     except ValueError as error:
         raise UsageError(f"KEY: {error}", f"expected {LICENSE_KEY.expected}") from None
     if settings.account.license_key:
-        raise UsageError("WARP_LICENSE_KEY is set, and would win at the next start", "change it there")
+        raise UsageError("WARP_LICENSE_KEY is set and takes precedence", "change it there")
     kept = read(settings.account.state_dir / ACCOUNT_FILE)
     if kept.account.license_key == given.key.strip():
-        print("this licence key is bound already")
+        print("this licence key is already bound")
         return
     _managed(kept)
-    _change(settings, lambda kept: replace(kept, license_key=given.key.strip()), "the licence key is bound")
+    _change(settings, lambda kept: replace(kept, license_key=given.key.strip()), "bind the licence key")
 
 
 def _rotate(_: argparse.Namespace, settings: Settings) -> None:
@@ -98,7 +96,7 @@ def _rotate(_: argparse.Namespace, settings: Settings) -> None:
     _change(
         settings,
         lambda kept: kept if kept.next_private_key else replace(kept, next_private_key=key),
-        "the key is changed",
+        "replace the key",
     )
 
 
@@ -106,35 +104,35 @@ def _delete(given: argparse.Namespace, settings: Settings) -> None:
     kept = read(settings.account.state_dir / ACCOUNT_FILE)
     if not given.yes:
         if not sys.stdin.isatty():
-            raise UsageError("account delete asks, and nobody is there to answer", "add --yes")
+            raise UsageError("account delete needs confirmation and stdin is not a terminal", "add --yes")
         what = f"the device {kept.account.access.device_id}" if kept.account.access else "this account"
-        if input(f"Unregister {what} and forget its keys? There is no way back. [yes/no] ") != "yes":
-            print("nothing is changed")
+        if input(f"Unregister {what} and delete its keys? This cannot be undone. [yes/no] ") != "yes":
+            print("nothing was changed")
             return
-    _change(settings, lambda kept: replace(kept, leaving=True), "the device is unregistered", "stops")
+    _change(settings, lambda kept: replace(kept, leaving=True), "unregister the device", "stops")
 
 
 def _managed(kept: StoredAccount) -> None:
     if kept.account.access is None:
         raise UsageError(
-            "this account was imported from a profile without a token: it connects, and cannot be changed"
+            "cannot change this account: it was imported from a profile without a token"
         )
 
 
 def _change(
     settings: Settings, change: Callable[[StoredAccount], StoredAccount], what: str, when: str = "starts"
 ) -> None:
-    """Write down what is wanted; do it now when no supervisor runs, else say when it is done."""
+    """Save a change; apply it now if no supervisor is running, else say when it will be applied."""
     directory = settings.account.state_dir
     kept = edit(directory / ACCOUNT_FILE, change)
     try:
         with state_dir.lock(directory):
-            _at_once(settings, kept)
+            _apply_now(settings, kept)
     except state_dir.HeldError:
-        print(f"written down: {what} when ss-warp {when} the next time: {RESTART}")
+        print(f"saved: ss-warp will {what} when it next {when} ({RESTART})")
 
 
-def _at_once(settings: Settings, kept: StoredAccount) -> None:
+def _apply_now(settings: Settings, kept: StoredAccount) -> None:
     import anyio
 
     from entrypoint.account.lifecycle import apply_pending
@@ -154,10 +152,10 @@ def _at_once(settings: Settings, kept: StoredAccount) -> None:
     wished = account_wishes(settings).license_key
     after = anyio.run(apply_pending, settings.account.state_dir, kept, api, world.clock, wished)
     if after and (after.leaving or after.next_private_key or after.license_key):
-        raise UnhealableError("it is written down, and not done yet", "the next start tries again")
+        raise UnhealableError("saved, but not applied yet", "ss-warp retries on its next start")
 
 
 @asynccontextmanager
 async def _open(_: frozenset[Destination]) -> AsyncIterator[None]:
-    """Nobody has closed the firewall: no supervisor runs here."""
+    """Open no hole: without a supervisor no firewall is closed."""
     yield

@@ -1,4 +1,4 @@
-"""The command line. Here are the commands that look and do not touch."""
+"""The command line, and the commands that only read."""
 
 import argparse
 import importlib
@@ -16,36 +16,36 @@ from entrypoint.errors import PlatformError, StateError, UsageError
 from entrypoint.status.heartbeat import DIRECTORY
 from shadowsocks.links import CLIENTS, Entry
 
-LOG_HINT = "is the container running? its log says what it waits for"
+LOG_HINT = "is the container running? check its log (docker compose logs)"
 
 
 def command_line(arguments: Sequence[str], directory: Path = Path(DIRECTORY)) -> int:
-    """Parse and run; return the exit code. The status is in `directory`. Raises Error."""
+    """Run a command; return its exit code. `directory` holds the supervisor's status. Raises Error."""
     parser = _Parser(prog="ss-warp", description="Shadowsocks in, Cloudflare WARP out.")
     parser.add_argument("--version", action="version", version=f"ss-warp {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    commands.add_parser("run", help="bring the chain up and keep it well (the default)")
-    commands.add_parser("healthcheck", help="exit 0 when a request came back through the tunnel of late")
-    status = commands.add_parser("status", help="what is known at this moment")
-    status.add_argument("--json", action="store_true", help="as one stable JSON object")
-    commands.add_parser("settings", help="all settings as they are read, secrets hidden")
-    link = commands.add_parser("link", help="the ss:// link for clients")
-    link.add_argument("--qr", action="store_true", help="and as a QR code")
-    link.add_argument("--user", metavar="NAME", help="of this user only")
-    link.add_argument("--client", choices=CLIENTS, help="as this client's configuration writes it")
-    explain = commands.add_parser("explain", help="which way a packet goes, by which rule, and why")
+    commands.add_parser("run", help="start the tunnel and keep it healthy (default)")
+    commands.add_parser("healthcheck", help="exit 0 if a request was answered through the tunnel recently")
+    status = commands.add_parser("status", help="show the current status")
+    status.add_argument("--json", action="store_true", help="as a JSON object")
+    commands.add_parser("settings", help="print the effective settings, secrets masked")
+    link = commands.add_parser("link", help="print the ss:// link for clients")
+    link.add_argument("--qr", action="store_true", help="also print a QR code")
+    link.add_argument("--user", metavar="NAME", help="only for this user")
+    link.add_argument("--client", choices=CLIENTS, help="in this client's configuration format")
+    explain = commands.add_parser("explain", help="show which way a packet goes, by which rule, and why")
     explain.add_argument(
-        "source", metavar="FROM", nargs="?", help="an address of ours; without it, none is chosen"
+        "source", metavar="FROM", nargs="?", help="a local address; default: not chosen yet"
     )
-    explain.add_argument("destination", metavar="TO", help="an address")
+    explain.add_argument("destination", metavar="TO", help="the destination address")
     explain.add_argument(
-        "--ssserver", action="store_true", help="from a socket of ssserver, bound to the tunnel"
+        "--ssserver", action="store_true", help="from ssserver's socket, bound to the tunnel"
     )
     explain.add_argument("--mark", type=lambda text: int(text, 0), default=0, help="with this firewall mark")
     explain.add_argument("--udp", type=int, default=0, metavar="PORT", help="from a UDP server on this port")
-    explain.add_argument("--json", action="store_true", help="as one JSON object")
+    explain.add_argument("--json", action="store_true", help="as a JSON object")
     _add_account(commands)
-    commands.add_parser("doctor", help="what is wrong here, and what to do; exit 0 when nothing is")
+    commands.add_parser("doctor", help="find what is wrong and how to fix it; exit 0 if nothing is")
     commands.add_parser("warm")
     given = parser.parse_args(arguments, argparse.Namespace(directory=directory))
     actions: dict[str, Callable[[argparse.Namespace], int | None]] = {
@@ -63,16 +63,16 @@ def command_line(arguments: Sequence[str], directory: Path = Path(DIRECTORY)) ->
 
 
 def _add_account(commands: "argparse._SubParsersAction[_Parser]") -> None:
-    account = commands.add_parser("account", help="the WARP account: show, change, export, delete")
+    account = commands.add_parser("account", help="show, change, export or delete the WARP account")
     actions = account.add_subparsers(dest="action", required=True, metavar="ACTION")
-    actions.add_parser("show", help="what is kept of it, secrets hidden")
+    actions.add_parser("show", help="show the saved account, secrets masked")
     key = actions.add_parser("license", help="bind a WARP+ licence key")
     key.add_argument("key", metavar="KEY")
-    actions.add_parser("rotate-key", help="a new WireGuard key for the same device")
-    export = actions.add_parser("export", help="a profile for wg-quick, on standard output; it is a secret")
+    actions.add_parser("rotate-key", help="replace the WireGuard key of the same device")
+    export = actions.add_parser("export", help="print a profile for wg-quick; it contains secrets")
     export.add_argument("--format", choices=("wireguard", "wgcf"), default="wireguard")
-    delete = actions.add_parser("delete", help="unregister the device and forget the account")
-    delete.add_argument("--yes", action="store_true", help="do not ask")
+    delete = actions.add_parser("delete", help="unregister the device and delete the saved account")
+    delete.add_argument("--yes", action="store_true", help="do not ask for confirmation")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -81,7 +81,6 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _status(given: argparse.Namespace) -> None:
-    pass
     from entrypoint.status.board import STATUS_NAME
 
     path: Path = given.directory / STATUS_NAME
@@ -89,9 +88,9 @@ def _status(given: argparse.Namespace) -> None:
         status = json.loads(path.read_text())
         text = json.dumps(status, indent=1) if given.json else status_text(status)
     except OSError as error:
-        raise StateError(f"no status at {path}: {error.strerror}", LOG_HINT) from error
+        raise StateError(f"cannot read {path}: {error.strerror}", LOG_HINT) from error
     except (ValueError, TypeError, KeyError) as error:
-        raise StateError(f"no status at {path}: it is another version's, or damaged", LOG_HINT) from error
+        raise StateError(f"cannot read {path}: damaged, or written by another version", LOG_HINT) from error
     print(text)
 
 
@@ -116,10 +115,10 @@ def _link(given: argparse.Namespace) -> None:
     wanted = settings.shadowsocks
     host = wanted.public_host or saved_public_address(settings)
     if host is None:
-        raise StateError("the server's public address is not known", "set SHADOWSOCKS_PUBLIC_HOST")
+        raise StateError("the server's public address is unknown", "set SHADOWSOCKS_PUBLIC_HOST")
     users = [user for user in filled.users or (None,) if given.user in (None, user and user.name)]
     if not users:
-        raise UsageError(f"there is no user {given.user}", "SHADOWSOCKS_USERS names them")
+        raise UsageError(f"unknown user {given.user}", "the users are named in SHADOWSOCKS_USERS")
     port = wanted.public_port or wanted.port
     for user in users:
         if given.client:
@@ -151,9 +150,9 @@ def _explain(given: argparse.Namespace) -> None:
         source = ip_address(given.source) if given.source else None
         destination = ip_address(given.destination)
     except ValueError as error:
-        raise UsageError(str(error), "explain wants IP addresses: [FROM] TO") from error
+        raise UsageError(str(error), "usage: ss-warp explain [FROM] TO, both IP addresses") from error
     if source and source.version != destination.version:
-        raise UsageError("FROM and TO are not of the same family", "both IPv4, or both IPv6")
+        raise UsageError("FROM and TO must be of the same IP version")
     flow = Flow(destination, source, given.mark)
     if given.udp:
         flow = replace(flow, transport="udp", source_port=given.udp)
@@ -163,7 +162,7 @@ def _explain(given: argparse.Namespace) -> None:
     try:
         said = anyio.run(explain_live, SystemNetlink(), numbers, flow)
     except OSError as error:
-        raise PlatformError(f"cannot ask the kernel: {error.strerror}") from error
+        raise PlatformError(f"cannot read the routes: {error.strerror}") from error
     print(json.dumps(said.as_json(), indent=1) if given.json else said.as_text())
 
 
@@ -189,7 +188,7 @@ def _account(given: argparse.Namespace) -> None:
 
 
 def _warm(given: argparse.Namespace) -> None:
-    """Import everything once: the image keeps the bytecode (Dockerfile)."""
+    """Import every module once, so that the image contains its bytecode."""
     import entrypoint
     import shadowsocks
 
@@ -199,7 +198,7 @@ def _warm(given: argparse.Namespace) -> None:
 
 
 def status_text(status: Mapping[str, Any]) -> str:
-    """Return the object of `as_json` as lines for people."""
+    """Format the status object for people."""
     exits = [address for address in status["exit"].values() if address]
     age = status["handshake_age"]
     offered = status["shadowsocks"]

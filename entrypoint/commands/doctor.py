@@ -1,4 +1,4 @@
-"""`ss-warp doctor`: what is wrong here, and what to do; a line each. Changes nothing."""
+"""`ss-warp doctor`: one line per finding, with the remedy. Changes nothing."""
 
 import socket
 import time
@@ -30,18 +30,17 @@ from entrypoint.settings import Settings
 BUILD_TIME: Final = Path(__file__).stat().st_mtime
 YEARS: Final = 10 * 365 * 86400
 RESOLVER_TIMEOUT: Final = 2.0
-"""Seconds for an answer from a resolver."""
 REFUSAL_TIMEOUT: Final = 0.3
-"""Seconds in which somebody on the way would have refused a datagram."""
+"""Seconds in which a router on the way would have rejected a datagram."""
 BLOCKED: Final = (
-    "UDP may be blocked where this server is: try WARP_ENDPOINTS with other ports, "
+    "the provider may block UDP; try other ports in WARP_ENDPOINTS, "
     "e.g. 162.159.192.1:500,162.159.192.1:1701,162.159.192.1:4500"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line. `code` is the exit code that a failure deserves; a note is no failure."""
+    """One line of the report; `code` is the exit code if it is a failure."""
 
     level: Literal["ok", "note", "FAIL"]
     text: str
@@ -53,12 +52,11 @@ class Finding:
 
 
 def failed(error: Error) -> Finding:
-    """Return the finding that an error is."""
     return Finding("FAIL", error.message, error.hint, error.exit_code)
 
 
 def tried(good: str, action: Callable[[], object]) -> Finding:
-    """Return what came of an action that raises Error."""
+    """Run an action that may raise Error; return the failure, or `good`."""
     try:
         action()
     except Error as error:
@@ -67,7 +65,7 @@ def tried(good: str, action: Callable[[], object]) -> Finding:
 
 
 def clock(now: float, built: float = BUILD_TIME) -> Finding:
-    """Judge the time: a handshake from the future makes the edge refuse all that come after."""
+    """Judge the time: after a handshake from the future the edge refuses all later ones."""
     text = time.strftime("the clock says %Y-%m-%d %H:%M UTC", time.gmtime(now))
     if built - 86400 <= now <= built + YEARS:
         return Finding("ok", text)
@@ -75,7 +73,6 @@ def clock(now: float, built: float = BUILD_TIME) -> Finding:
 
 
 def engine(implementation: str, has_wireguard: Callable[[], bool] = kernel_has_wireguard) -> Finding:
-    """Tell who would carry WireGuard's packets."""
     if implementation != "userspace" and has_wireguard():
         return Finding("ok", "WireGuard: the kernel's")
     hint = "on the host: modprobe wireguard"
@@ -83,26 +80,26 @@ def engine(implementation: str, has_wireguard: Callable[[], bool] = kernel_has_w
         return failed(
             PlatformError("this kernel has no WireGuard", f"WIREGUARD_IMPLEMENTATION=auto, or {hint}")
         )
-    wish = "" if implementation == "userspace" else f"faster by the kernel: {hint}"
+    wish = "" if implementation == "userspace" else f"the kernel is faster: {hint}"
     return Finding("note" if wish else "ok", "WireGuard: wireguard-go", wish)
 
 
 def surroundings(settings: Settings, snapshot: Snapshot, wildcards: frozenset[int]) -> Iterator[Finding]:
-    """Judge what is around: a way out, IPv6, and servers whose answers would go astray."""
+    """Judge the uplinks, IPv6, and UDP servers whose replies would leave by the tunnel."""
     host, mode = desired.on_host(settings), desired.route_mode(settings)
     found = find_uplinks(snapshot, OurIds().links | {settings.tunnel.interface}, host=host)
-    place = "the host's network" if host else "a network of its own"
+    place = "host network" if host else "own network"
     where = f"{place}, ROUTE_MODE={mode}, uplink {', '.join(found.links) or 'none'}"
     yield tried(where, lambda: desired.require_uplink(snapshot, found))
     if settings.routing.network == "auto":
-        yield Finding("note", "NETWORK=auto is judged at the start", "set it to own or host")
+        yield Finding("note", "NETWORK=auto is resolved on start", "set it to own or host")
     if 6 in settings.tunnel.families and 6 not in found.families:
-        remedy = 'sysctls: {net.ipv6.conf.all.disable_ipv6: "0"} gives clients IPv6 by WARP'
-        yield Finding("note", "no IPv6 here", remedy)
+        remedy = 'sysctls: {net.ipv6.conf.all.disable_ipv6: "0"} gives clients IPv6 through WARP'
+        yield Finding("note", "no IPv6 on this server", remedy)
     for port in unlisted_ports(wildcards, settings.firewall.input_ports) if host and mode == "full" else ():
         yield Finding(
             "FAIL",
-            f"the server on UDP port {port}{_service(port)} would answer by WARP: it is bound to no address",
+            f"the server on UDP port {port}{_service(port)} would reply through WARP: it is not bound to an address",
             f"FIREWALL_INPUT_PORTS={port}/udp, or ROUTE_MODE=proxy",
             SettingsError.exit_code,
         )
@@ -116,20 +113,20 @@ def _service(port: int) -> str:
 
 
 def supervisor(status: Mapping[str, Any]) -> Finding:
-    """Tell what the one that runs here says of itself; empty: none runs."""
+    """Judge the status of the running supervisor; an empty one means that none is running."""
     match status.get("state"):
         case None:
-            return Finding("note", "ss-warp does not run here")
+            return Finding("note", "ss-warp is not running here")
         case "connected":
             exits = ", ".join(str(one) for one in status["exit"].values() if one)
-            return Finding("ok", f"connected: warp={status['warp']} by {exits}")
+            return Finding("ok", f"connected: warp={status['warp']} from {exits}")
         case state:
             return Finding("FAIL", f"{state}: {status['reason']}", BLOCKED, UnhealableError.exit_code)
 
 
 async def resolvers(settings: Settings, world: World, way: Marked | Bound) -> AsyncIterator[Finding]:
-    """Ask each of DNS_ADDRESSES of the tunnel's families, this way."""
-    by = "the tunnel" if isinstance(way, Bound) else "the uplink"
+    """Query each of DNS_ADDRESSES that the tunnel carries, along this path."""
+    by = "through the tunnel" if isinstance(way, Bound) else "outside the tunnel"
     for server in settings.dns.addresses:
         if server.version in settings.tunnel.families:
             try:
@@ -137,14 +134,14 @@ async def resolvers(settings: Settings, world: World, way: Marked | Bound) -> As
             except OSError as error:
                 why = error.strerror or str(error)
                 yield Finding(
-                    "note", f"no answer from resolver {server} by {by} ({why})", "set DNS_ADDRESSES to others"
+                    "note", f"resolver {server} does not answer {by} ({why})", "set other DNS_ADDRESSES"
                 )
             else:
-                yield Finding("ok", f"resolver {server} answers by {by}")
+                yield Finding("ok", f"resolver {server} answers {by}")
 
 
 async def edge(endpoint: Endpoint) -> Finding:
-    """Send a datagram to an endpoint: whether somebody on the way refuses it, more cannot be seen."""
+    """Send a datagram to an endpoint; only a rejection by a router on the way can be seen."""
     sock = open_socket(Marked(MARK.value), endpoint.address, socket.SOCK_DGRAM)
     with sock:
         try:
@@ -154,13 +151,13 @@ async def edge(endpoint: Endpoint) -> Finding:
                 await anyio.wait_readable(sock)
                 sock.recv(1)
         except OSError as error:
-            text = f"UDP to {endpoint} is refused: {error.strerror}"
+            text = f"UDP to {endpoint} is rejected: {error.strerror}"
             return Finding("FAIL", text, BLOCKED, UnhealableError.exit_code)
-    return Finding("ok", f"UDP to {endpoint} leaves and nobody refuses it")
+    return Finding("ok", f"UDP to {endpoint} is sent and not rejected")
 
 
 async def report(settings: Settings, world: World, status: Mapping[str, Any]) -> int:
-    """Print a line for each finding as it comes; return the first failure's exit code, 0 without any."""
+    """Print each finding; return the exit code of the first failure, 0 without any."""
     code = 0
     async for finding in examine(settings, world, status):
         print(finding, flush=True)
@@ -172,7 +169,7 @@ async def examine(settings: Settings, world: World, status: Mapping[str, Any]) -
     """Yield every finding, causes before what they cause."""
     capabilities, release = preflight.read_privileges()
     able = tried(
-        f"capabilities and kernel ({release}) suffice",
+        f"capabilities and kernel ({release}) are sufficient",
         lambda: preflight.check_privileges(capabilities, release),
     )
     yield able
@@ -188,7 +185,7 @@ async def examine(settings: Settings, world: World, status: Mapping[str, Any]) -
         yield finding
     try:
         closed = bool(await world.nft.listing("inet", "ss_warp"))
-        yield Finding("ok", f"nftables: our table is {'' if closed else 'not '}loaded")
+        yield Finding("ok", f"nftables works, ruleset {'' if closed else 'not '}loaded")
     except OSError as error:
         yield failed(PlatformError(f"nftables: {error}", "the kernel needs nf_tables"))
         return
@@ -205,7 +202,7 @@ async def examine(settings: Settings, world: World, status: Mapping[str, Any]) -
 
 
 def endpoints(settings: Settings, snapshot: Snapshot) -> Sequence[Endpoint]:
-    """Return the first endpoint of each family that this machine has, as set or as the account says."""
+    """Return the first endpoint of each family that this machine has, from settings or account."""
     named: Sequence[Endpoint | NamedEndpoint] = settings.tunnel.endpoints
     with suppress(StateError):  # no account yet
         named = named or read(settings.account.state_dir / ACCOUNT_FILE).account.endpoints
@@ -215,8 +212,8 @@ def endpoints(settings: Settings, snapshot: Snapshot) -> Sequence[Endpoint]:
 
 
 def volume(directory: Path) -> tuple[Finding, bool]:
-    """Tell whether the state can be used, and whether somebody runs on it."""
-    kept = "an account is kept" if exists(directory) else "no account yet"
+    """Judge the state directory; the second value tells whether a supervisor is using it."""
+    kept = "account saved" if exists(directory) else "no account yet"
     good = Finding("ok", f"state in {directory}: {kept}")
     try:
         with state_dir.lock(directory):
@@ -228,7 +225,7 @@ def volume(directory: Path) -> tuple[Finding, bool]:
 
 
 def unlisted_ports(wildcards: Iterable[int], named: Iterable[Ports]) -> list[int]:
-    """Return the ports whose answers would go astray; leases are renewed by a rule of their own."""
+    """Return the wildcard ports that are in no range of `named`; DHCP has a rule of its own."""
     spans = [(ports.first, ports.last) for ports in named if ports.transport == "udp"]
     clients = {client for client, _ in DHCP_PORTS.values()}
     return [

@@ -1,4 +1,4 @@
-"""`ss-warp explain`: which way a packet goes, by which rule, and why; in sentences for people."""
+"""`ss-warp explain`: which way a packet goes, by which rule, and why."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,9 +13,9 @@ LOCAL_TABLE = 255
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """The answer: a sentence that says what kind of packet this is, and one that says why.
+    """What happens to a packet, and why.
 
-    `contradicted`: the kernel, asked for this packet, says something else: "by eth0", "refused".
+    `contradicted` is the kernel's own answer where it differs: "by eth0", "rejected".
     """
 
     flow: Flow
@@ -25,22 +25,21 @@ class Explanation:
     contradicted: str = ""
 
     def as_text(self) -> str:
-        """Return the lines for people."""
         lines = [f"{self._packet()}: {self.what}."]
         if self.way:
             lines.append(f"  decided by: {self.way.rule.add_command().partition(' add ')[2]}")
-            route = self.way.route.add_command().partition(" add ")[2] if self.way.route else "none: refused"
+            route = self.way.route.add_command().partition(" add ")[2] if self.way.route else "none"
             lines.append(f"  route: {route}")
-            lines += [f"  passed over, not understood: {rule.add_command()}" for rule in self.way.skipped]
+            lines += [f"  ignored, not understood: {rule.add_command()}" for rule in self.way.skipped]
         lines.append(f"  why: {self.why}.")
         if self.contradicted:
             lines.append(
-                f"  but the kernel itself says: {self.contradicted}; somebody's rule is not understood."
+                f"  but the kernel says: {self.contradicted}; a rule of another program is not understood."
             )
         return "\n".join(lines)
 
     def as_json(self) -> dict[str, Any]:
-        """Return the same as a stable object."""
+        """Return the object that `--json` prints."""
         way = self.way
         return {
             "from": str(self.flow.source) if self.flow.source else None,
@@ -66,64 +65,61 @@ class Explanation:
 
 
 def explain(snapshot: Snapshot, numbers: OurIds, flow: Flow) -> Explanation:
-    """Walk the rules and say what came out."""
     way = decide_route(snapshot, flow)
     if way is None:
-        return Explanation(
-            flow, None, "there is no route to it, it is refused", "no rule's table has a route"
-        )
+        return Explanation(flow, None, "rejected: no route to it", "no rule leads to a table with a route")
     what, why = _reason(way, numbers, flow)
     return Explanation(flow, way, what, why)
 
 
 async def explain_live(netlink: Netlink, numbers: OurIds, flow: Flow) -> Explanation:
-    """Explain, and ask the kernel for the same packet. Raises OSError."""
+    """Explain the packet and compare with the kernel's own route lookup. Raises OSError."""
     said = explain(await netlink.snapshot(), numbers, flow)
     if said.way and said.way.rule.table == LOCAL_TABLE:
-        return said  # the kernel says "lo" for what stays here, whatever device has the address
+        return said  # the kernel says "lo" for local addresses, whichever device has them
     truth = await netlink.route_device(flow)
     if truth == (said.way.device if said.way else None):
         return said
-    return replace(said, contradicted=f"by {truth}" if truth else "refused")
+    return replace(said, contradicted=f"by {truth}" if truth else "rejected")
 
 
 def _reason(way: RouteDecision, numbers: OurIds, flow: Flow) -> tuple[str, str]:
-    """Return what happens, and why."""
-    place, rule = f"by {way.device}", f"rule {way.rule.priority}"
+    """Return what happens to the packet, and why."""
+    leaves, rule = f"leaves by {way.device}", f"rule {way.rule.priority}"
     table, device = way.rule.table, way.device
     if table == LOCAL_TABLE:
-        return "it stays here", f"{flow.destination} is an address of this machine"
+        return "stays on this machine", f"{flow.destination} is an address of this machine"
     if table == numbers.table and device != numbers.device:
         return (
-            "it is refused: the tunnel has no way for it",
-            f"{rule}, table {table}: only the floor is left, so that nothing leaves in clear",
+            "rejected: the tunnel has no route for it",
+            f"{rule}, table {table}: only the blocking route is left, so that nothing leaves unencrypted",
         )
     if table == numbers.table:
         started = "started here, " if way.rule.priority == TUNNEL_PRIORITY else ""
-        return f"{started}it goes {place} through WARP", f"{rule}, table {table}: {_TUNNELLED[bool(started)]}"
+        return f"{started}leaves through WARP by {device}", f"{rule}, table {table}: {_TUNNELLED[bool(started)]}"
     marked, lost, answers, neighbours, servers, _ = numbers.priorities
     reasons = {
         marked: (
-            f"it goes {place}, outside the tunnel",
-            "WireGuard's own encrypted packets and the supervisor's own questions",
+            f"{leaves}, outside the tunnel",
+            "WireGuard's encrypted packets and the supervisor's own queries",
         ),
-        lost: ("it is refused", "an encrypted packet without a way of its own would run in circles"),
+        lost: ("rejected", "an encrypted packet without a route would loop through the tunnel"),
         answers: (
-            f"an answer from this server's own address, it goes {place}",
-            f"what came in by {device} is answered by {device}: SSH keeps working",
+            f"a reply from this server's own address, {leaves}",
+            f"replies leave the way the request came, by {device}: SSH keeps working",
         ),
-        neighbours: (f"a neighbour, it goes {place}", "gateways and private networks are reached directly"),
+        neighbours: (f"a neighbour, {leaves}", "gateways and private networks are reached directly"),
         servers: (
-            f"an answer of a UDP server, it goes {place}",
-            "a server on a wildcard address answers without a source",
+            f"a reply of a UDP server, {leaves}",
+            "a server on a wildcard address replies without choosing a source",
         ),
     }
-    other = (f"it goes {place}", "none of ss-warp's rules takes it")
+    other = (leaves, "none of ss-warp's rules matches it")
     what, why = reasons.get(way.rule.priority, other)
     return what, f"{rule}: {why}"
 
 
 _TUNNELLED = {
-    True: "the rest of what starts here",
-    False: "what is bound to the tunnel, has its address or is ssserver's uses it",
+    True: "everything else started here uses the tunnel",
+    False: "traffic of ssserver, bound to the tunnel or from its address uses the tunnel",
 }

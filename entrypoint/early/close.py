@@ -21,16 +21,16 @@ OFF = ("off", "false", "0", "no")
 NFT_LOAD = ("nft", "-f", "-")
 
 CLOSED_RULESET = __file__.replace("close.py", "closed.nft")
-"""The text of `ruleset(Closed())`; a test compares the two."""
+"""The output of `ruleset(Closed())`; a test compares them."""
 
 REMOVAL_LINES = 4
-"""The first lines of that file remove our tables, whether they exist or not."""
+"""The first lines of that file remove our tables, whether or not they exist."""
 
 
 class EarlyClose:
     """What was done before the settings were read.
 
-    `closed`: the blocking table is loaded. `existed`: a predecessor's table was already there.
+    `closed`: the blocking table is loaded. `existed`: it replaced the table of a previous start.
     """
 
     __slots__ = ("closed", "existed", "placement")
@@ -39,15 +39,15 @@ class EarlyClose:
         self.placement, self.closed, self.existed = placement, closed, existed
 
     def release(self, run: RunProgram = run) -> None:
-        """Undo what this start did and nothing else: for a start that ends before it began."""
+        """Undo what this start did and nothing else, because it fails before it began."""
         if self.closed and not self.existed:
             run(NFT_LOAD, "".join(_closed_ruleset().splitlines(keepends=True)[:REMOVAL_LINES]))
 
 
 def load_settings_closed(environ: Mapping[str, str], run: RunProgram = run) -> "Settings":
-    """Close the firewall, then read the settings; `NETWORK=auto` is replaced by what was found.
+    """Close the firewall, then read the settings; replace `NETWORK=auto` by the detected placement.
 
-    Raises SettingsError for invalid settings, and leaves everything as it was.
+    Raises SettingsError for invalid settings, after restoring the firewall.
     """
     early = close_firewall(environ, run)
     from entrypoint.settings import load
@@ -62,7 +62,7 @@ def load_settings_closed(environ: Mapping[str, str], run: RunProgram = run) -> "
 
         return replace(settings, routing=replace(settings.routing, network=early.placement))
     if settings.routing.network == "host":
-        early.release(run)  # NETWORK_FILE is only read by `load`
+        early.release(run)  # NETWORK_FILE was not read before
     return settings
 
 
@@ -80,7 +80,7 @@ def close_firewall(environ: Mapping[str, str], run: RunProgram = run) -> EarlyCl
 
 
 def _placement(wanted: str) -> "Placement":
-    """Return where we are; what compose.yaml says needs neither a look nor an import."""
+    """Return where ss-warp runs; NETWORK=own, as in compose.yaml, needs no detection."""
     if wanted.strip().lower() == "own":
         return "own"
     from entrypoint.early.placement import placement

@@ -1,6 +1,7 @@
-"""Own network namespace or the host's? Any doubt is the host: a wrong "own" locks somebody out.
+"""Detect whether ss-warp runs in a network namespace of its own or in the host's.
 
-Light to import, and no socket but one of netlink, opened after the socket tables were read.
+When in doubt assume the host: wrongly assuming "own" could lock the operator out.
+Light to import. The only socket is a netlink one, opened after the socket tables were read.
 """
 
 import errno
@@ -24,7 +25,7 @@ CABLES: Final = frozenset({"veth", "macvlan", "ipvlan"})
 TUNNELS: Final = frozenset(
     {"ipip", "sit", "ip6tnl", "gre", "gretap", "ip6gre", "ip6gretap", "erspan", "ip6erspan", "vti", "vti6"}
 )
-"""Kinds of the fallback devices that a kernel may put into every namespace."""
+"""Kinds of fallback devices that a kernel may create in every namespace."""
 
 DOCKER_DNS: Final = IPv4Address("127.0.0.11")
 TABLES: Final = ("tcp", "udp", "raw", "tcp6", "udp6", "raw6")
@@ -32,7 +33,7 @@ TABLES: Final = ("tcp", "udp", "raw", "tcp6", "udp6", "raw6")
 
 @dataclass(frozen=True, slots=True)
 class LinkFact:
-    """A network device. Elsewhere: its other end is in another namespace; enslaved: it has a master."""
+    """A network device. `elsewhere`: its other end is in another namespace; `enslaved`: it has a master."""
 
     name: str
     kind: str = ""
@@ -44,19 +45,19 @@ class LinkFact:
 
 @dataclass(frozen=True, slots=True)
 class NamespaceFacts:
-    """What tells a container's namespace from the host's (reference: what was tried)."""
+    """What distinguishes a container's namespace from the host's."""
 
     initial: bool
-    """/proc/sys/net/core/dev_weight is there: it is, in the initial namespace alone."""
+    """/proc/sys/net/core/dev_weight exists, which it does only in the initial namespace."""
     sockets: bool
-    """Somebody has a Unix, packet, TCP, UDP or raw socket, other than Docker's resolver."""
+    """A Unix, packet, TCP, UDP or raw socket exists, other than those of Docker's resolver."""
     links: tuple[LinkFact, ...]
     named: frozenset[Address]
-    """Addresses that /etc/hosts gives to our host name: the runtime writes its container's there."""
+    """Addresses of our host name in /etc/hosts, where the runtime writes the container's address."""
 
 
 def placement(wanted: str) -> Placement:
-    """Return where we are; `wanted` is NETWORK as written (auto or empty, own, host; rubbish is host)."""
+    """Return the placement; `wanted` is NETWORK as written (empty is auto, anything invalid is host)."""
     match wanted.strip().lower():
         case "own":
             return "own"
@@ -70,7 +71,7 @@ def placement(wanted: str) -> Placement:
 
 
 def judge_placement(facts: NamespaceFacts) -> Placement:
-    """Return "own" only when every fact says so."""
+    """Return "own" only if every fact says so."""
     cables = [link for link in facts.links if link.kind in CABLES and link.elsewhere and not link.enslaved]
     harmless = [
         link
@@ -104,7 +105,7 @@ def _sockets(net: Path) -> bool:
 
 
 def _local(row: str) -> Address:
-    """Return the local address of a row of /proc/net/tcp: 32-bit words in the machine's order."""
+    """Return the local address in a row of /proc/net/tcp: 32-bit words in host byte order."""
     digits = row.split()[1].partition(":")[0]
     words = (int(digits[at : at + 8], 16) for at in range(0, len(digits), 8))
     return ip_address(b"".join(word.to_bytes(4, sys.byteorder) for word in words))
@@ -148,7 +149,7 @@ def _link(body: bytes, addresses: dict[int, list[Address]]) -> LinkFact:
 
 
 def _list_netlink(what: int) -> Iterator[bytes]:
-    """Yield the bodies of the answers to one listing."""
+    """Yield the message bodies of one netlink dump."""
     with socket.socket(
         socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
     ) as sock:
@@ -181,7 +182,7 @@ IFLA_IFNAME, IFLA_LINKINFO, IFLA_INFO_KIND = 3, 18, 1
 
 
 def kernel_has_wireguard() -> bool:
-    """Make such a link and delete it; only a kernel that does not know the kind counts as one without."""
+    """Create a WireGuard link and delete it; any error but "unknown kind" counts as yes."""
     kind = _attribute(IFLA_LINKINFO, _attribute(IFLA_INFO_KIND, b"wireguard\0"))
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as sock:
         sock.settimeout(1.0)
@@ -196,7 +197,7 @@ def require_tun(
     node: Path = Path("/dev/net/tun"),
     has_wireguard: Callable[[], bool] = kernel_has_wireguard,
 ) -> None:
-    """Raise PlatformError when the tunnel needs a TUN and the container has none."""
+    """Raise PlatformError if the tunnel needs /dev/net/tun and it cannot be opened."""
     try:
         os.close(os.open(node, os.O_RDWR | os.O_CLOEXEC))
     except OSError as error:
@@ -207,7 +208,7 @@ def require_tun(
 
 
 def _request(sock: socket.socket, kind: int, flags: int, more: bytes) -> int:
-    """Return the errno that the kernel answers with, 0 for none."""
+    """Return the errno of the kernel's answer, 0 for success."""
     body = bytes(16) + _attribute(IFLA_IFNAME, PROBE_LINK) + more
     sock.send(struct.pack("=IHHII", 16 + len(body), kind, REQUEST | ACK | flags, 1, 0) + body)
     return -int(struct.unpack_from("=i", sock.recv(4096), 16)[0])

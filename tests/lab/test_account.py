@@ -77,7 +77,7 @@ def test_a_licence_by_command_is_bound_at_the_next_start(lab: Lab, cf: Cloudflar
     cf.sell(LICENCE)
     with product(lab, tmp_path / "state") as one:
         one.reached("connected")
-        assert "written down: the licence key is bound when ss-warp starts" in command(
+        assert "saved: ss-warp will bind the licence key when it next starts" in command(
             lab, one, "license", LICENCE
         )
         assert "another licence key is bound at the next start" in command(lab, one, "show")
@@ -122,7 +122,7 @@ def test_at_once_when_nobody_runs(lab: Lab, cf: Cloudflare, tmp_path: Path) -> N
     assert "this is a WARP+ account" in command(lab, one, "license", LICENCE, place="C")
     cf.fault(status(500))
     said = command(lab, one, "delete", "--yes", code=69, place="C")
-    assert "it is written down, and not done yet" in said
+    assert "saved, but not applied yet" in said
     assert not gone(cf)
     assert "the device is unregistered" in command(lab, one, "delete", "--yes", place="C")
     assert gone(cf)
@@ -155,7 +155,7 @@ def test_a_rotated_key_connects_whatever_became_of_the_answer(
     with product(lab, tmp_path / "state") as one:
         one.reached("connected")
         before = cf.edge.devices()[-1]
-        assert "written down: the key is changed when ss-warp starts" in command(lab, one, "rotate-key")
+        assert "saved: ss-warp will replace the key when it next starts" in command(lab, one, "rotate-key")
         one.stop()
         cf.fault(*ROTATIONS[how])
         one.start().reached("connected")

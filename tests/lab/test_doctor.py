@@ -47,23 +47,23 @@ def test_k07_doctor_names_the_server_that_would_break_and_whats_in_the_way(
     before = lab.run("H", DOCTOR, environment=environment, check=False)
     assert before.returncode == 78, before.stdout + before.stderr
     (wrong,) = [line for line in before.stdout.splitlines() if line.startswith("FAIL")]
-    assert f"UDP port {UDP} would answer by WARP" in wrong
+    assert f"UDP port {UDP} would reply through WARP" in wrong
     assert f"FIREWALL_INPUT_PORTS={UDP}/udp" in wrong
     assert lab.run("H", DOCTOR, environment=named).returncode == 0, "named, nothing is wrong"
-    assert "resolver 1.1.1.1 answers by the uplink" in before.stdout
-    assert f"UDP to {EDGE} leaves and nobody refuses it" in before.stdout
+    assert "resolver 1.1.1.1 answers outside the tunnel" in before.stdout
+    assert f"UDP to {EDGE} is sent and not rejected" in before.stdout
 
     lab.run("R", ["nft", "-f", "-"], text=REJECT)
     blocked = lab.run("H", DOCTOR, environment=named, check=False)
     assert blocked.returncode == 69, blocked.stdout
-    assert f"FAIL UDP to {EDGE} is refused" in blocked.stdout
+    assert f"FAIL UDP to {EDGE} is rejected" in blocked.stdout
     lab.run("R", ["nft", "delete", "table", "ip", "blocked"])
 
     with on_host(lab, state, "full") as product:
         product.serving()
         inside = ("nsenter", "--mount", "--target", str(product.pid), *DOCTOR)
         running = lab.run("H", inside, environment=named)
-        assert "ok   connected: warp=on by 104.28." in running.stdout
-        assert "resolver 1.1.1.1 answers by the tunnel" in running.stdout
+        assert "ok   connected: warp=on from 104.28." in running.stdout
+        assert "resolver 1.1.1.1 answers through the tunnel" in running.stdout
         assert "FAIL" not in running.stdout
     record("doctor", wrong)

@@ -62,7 +62,7 @@ def test_a_defect_shows_where_it_is(deep: bool, capsys: pytest.CaptureFixture[st
     printed = capsys.readouterr().err
     assert printed.startswith("Traceback (most recent call last):\n") or deep
     assert "KeyError: 'what nobody thought of'" in printed
-    assert printed.endswith("ss-warp: this is a defect: please report it with the lines above\n")
+    assert printed.endswith("ss-warp: this is a bug: please report it together with the lines above\n")
 
 
 @pytest.mark.parametrize(

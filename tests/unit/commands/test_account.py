@@ -71,9 +71,9 @@ def test_show_touches_nothing_that_is_broken(box: Box) -> None:
 @pytest.mark.parametrize(
     ("words", "told", "member"),
     [
-        (("license", KEY), "the licence key is bound when ss-warp starts", "license_key"),
-        (("rotate-key",), "the key is changed when ss-warp starts", "next_private_key"),
-        (("delete", "--yes"), "the device is unregistered when ss-warp stops", "leaving"),
+        (("license", KEY), "bind the licence key when it next starts", "license_key"),
+        (("rotate-key",), "replace the key when it next starts", "next_private_key"),
+        (("delete", "--yes"), "unregister the device when it next stops", "leaving"),
     ],
 )
 def test_written_down_while_it_runs(
@@ -81,7 +81,7 @@ def test_written_down_while_it_runs(
 ) -> None:
     before = read(box.path).account
     text = said(capsys, *words)
-    assert text.startswith("written down: ")
+    assert text.startswith("saved: ")
     assert told in text
     first = json.loads(box.path.read_text())[member]
     said(capsys, *words)
@@ -113,14 +113,14 @@ def test_delete_asks_a_person_and_takes_only_yes_for_it(
     kept = read(box.path)
     assert kept.account.access and f"Unregister the device {kept.account.access.device_id}" in asked
     assert kept.leaving is leaving
-    assert ("nothing is changed" in asked) is not leaving
+    assert ("nothing was changed" in asked) is not leaving
 
 
 def test_the_key_already_bound_is_no_change(box: Box, capsys: pytest.CaptureFixture[str]) -> None:
     own = read(box.path).account.license_key
     assert own
     content = box.path.read_bytes()
-    assert "bound already" in said(capsys, "license", own)
+    assert "already bound" in said(capsys, "license", own)
     assert box.path.read_bytes() == content
 
 
@@ -141,7 +141,7 @@ def test_an_imported_profile_cannot_be_changed(box: Box, words: tuple[str, ...])
     edit(box.path, lambda kept: replace(kept, account=replace(kept.account, kind="imported", access=None)))
     with pytest.raises(UsageError, match="without a token"):
         command_line(["account", *words])
-    assert "not known: imported" in "\n".join(describe_account(read(box.path)))
+    assert "unknown (imported" in "\n".join(describe_account(read(box.path)))
 
 
 @pytest.mark.parametrize("words", [("show",), ("rotate-key",), ("delete", "--yes"), ("license", KEY)])

@@ -33,12 +33,12 @@ async def planned(mode: RouteMode) -> FakeNetlink:
 @pytest.mark.parametrize(
     ("flow", "device", "what", "why"),
     [
-        (Flow(WORLD4), "wg0", "started here, it goes by wg0 through WARP", "rule 32764, table 51820"),
-        (Flow(WORLD6), "wg0", "started here, it goes by wg0 through WARP", "rule 32764, table 51820"),
-        (Flow(CLIENT, ETH0), "eth0", "an answer from this server's own address", "SSH keeps working"),
+        (Flow(WORLD4), "wg0", "started here, leaves through WARP by wg0", "rule 32764, table 51820"),
+        (Flow(WORLD6), "wg0", "started here, leaves through WARP by wg0", "rule 32764, table 51820"),
+        (Flow(CLIENT, ETH0), "eth0", "a reply from this server's own address", "SSH keeps working"),
         (Flow(ip_address("172.18.0.9")), "eth0", "a neighbour", "reached directly"),
-        (Flow(WORLD4, mark=0x1000), "eth0", "outside the tunnel", "WireGuard's own encrypted packets"),
-        (Flow(WORLD4, transport="udp", source_port=5353), "eth0", "answer of a UDP server", "wildcard"),
+        (Flow(WORLD4, mark=0x1000), "eth0", "outside the tunnel", "WireGuard's encrypted packets"),
+        (Flow(WORLD4, transport="udp", source_port=5353), "eth0", "reply of a UDP server", "wildcard"),
         (Flow(WORLD4, device="wg0"), "wg0", "through WARP", "table 51820"),
     ],
 )
@@ -55,8 +55,8 @@ async def test_proxy_only_takes_what_is_bound_to_the_tunnel_or_has_its_address()
     for flow in (Flow(WORLD4, device="wg0"), Flow(WORLD4, TUNNEL[0].ip)):
         assert "through WARP" in explain(snapshot, NUMBERS, flow).what
     untouched = explain(snapshot, NUMBERS, Flow(WORLD4))
-    assert untouched.what == "it goes by eth0"
-    assert untouched.why == "rule 32766: none of ss-warp's rules takes it"
+    assert untouched.what == "leaves by eth0"
+    assert untouched.why == "rule 32766: none of ss-warp's rules matches it"
 
 
 async def test_a_dead_tunnel_refuses_instead_of_leaking() -> None:
@@ -66,7 +66,7 @@ async def test_a_dead_tunnel_refuses_instead_of_leaking() -> None:
         netlink.somebody(Route(default, NUMBERS.table, "wg0"), removes=True)
     for flow in (Flow(WORLD4), Flow(WORLD6)):
         said = explain(await netlink.snapshot(), NUMBERS, flow)
-        assert said.what == "it is refused: the tunnel has no way for it"
+        assert said.what == "rejected: the tunnel has no route for it"
 
 
 async def test_an_encrypted_packet_without_a_way_is_refused() -> None:
@@ -75,21 +75,20 @@ async def test_an_encrypted_packet_without_a_way_is_refused() -> None:
         Route(ip_network("0.0.0.0/0"), MAIN_TABLE, "eth0", gateway=ip_address("172.18.0.1")), removes=True
     )
     said = explain(await netlink.snapshot(), NUMBERS, Flow(WORLD4, mark=0x1000))
-    assert said.what == "it is refused"
-    assert "in circles" in said.why
+    assert said.what == "rejected"
 
 
 async def test_a_rule_that_is_not_understood_is_named() -> None:
     netlink = await planned("full")
     netlink.somebody(Rule(4, 5, 100, more="uidrange 1000-1000"))
     said = explain(await netlink.snapshot(), NUMBERS, Flow(WORLD4))
-    assert "passed over, not understood: ip -4 rule add priority 5" in said.as_text()
+    assert "ignored, not understood: ip -4 rule add priority 5" in said.as_text()
 
 
 async def test_without_any_route_it_is_refused() -> None:
     said = explain(await FakeNetlink().snapshot(), NUMBERS, Flow(WORLD4))
     assert said.way is None
-    assert said.as_text().startswith("to 1.1.1.1: there is no route to it, it is refused.")
+    assert said.as_text().startswith("to 1.1.1.1: rejected: no route to it.")
 
 
 async def test_the_same_as_an_object() -> None:
@@ -98,8 +97,8 @@ async def test_the_same_as_an_object() -> None:
         "from": "172.18.0.5",
         "to": "198.51.100.9",
         "mark": 0,
-        "what": "an answer from this server's own address, it goes by eth0",
-        "why": "rule 18: what came in by eth0 is answered by eth0: SSH keeps working",
+        "what": "a reply from this server's own address, leaves by eth0",
+        "why": "rule 18: replies leave the way the request came, by eth0: SSH keeps working",
         "device": "eth0",
         "gateway": "172.18.0.1",
         "priority": 18,
@@ -120,5 +119,5 @@ async def test_the_kernel_is_asked_too_and_a_contradiction_is_told() -> None:
     other.links, other.addresses, other.routes = netlink.links, netlink.addresses, netlink.routes
     other.rules = netlink.rules
     said = await explain_live(other, NUMBERS, Flow(WORLD4))
-    assert "but the kernel itself says: by eth7" in said.as_text()
-    assert (await explain_live(other, NUMBERS, Flow(WORLD4, mark=0x1000))).contradicted == "refused"
+    assert "but the kernel says: by eth7" in said.as_text()
+    assert (await explain_live(other, NUMBERS, Flow(WORLD4, mark=0x1000))).contradicted == "rejected"

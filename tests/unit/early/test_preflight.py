@@ -22,8 +22,8 @@ ALL = sum(1 << bit for bit in CAPABILITIES.values())
         ),
         (
             (ALL, "5.4.0-150-generic"),
-            "Linux 5.4.0-150-generic is too old: ssserver could not be bound to the tunnel",
-            "Linux 5.7 or newer is needed",
+            "Linux 5.4.0-150-generic is too old to bind ssserver to the tunnel",
+            "use Linux 5.7 or newer",
         ),
     ],
 )

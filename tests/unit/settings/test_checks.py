@@ -25,10 +25,10 @@ TOGETHER = [
     ({"SHADOWSOCKS_METHOD": "aes-256-gcm", "SHADOWSOCKS_USERS": "a,b"}, "AES"),
     ({"SHADOWSOCKS_METHOD": "2022-blake3-chacha20-poly1305", "SHADOWSOCKS_USERS": "a"}, "AES"),
     ({"SHADOWSOCKS_USERS": "a:QUJD"}, "3 bytes"),
-    ({"SHADOWSOCKS_USERS": "a,a"}, "two users have one name"),
+    ({"SHADOWSOCKS_USERS": "a,a"}, "same name"),
     (
         {"SHADOWSOCKS_USERS": "a:AAAAAAAAAAAAAAAAAAAAAA==,b:AAAAAAAAAAAAAAAAAAAAAA=="},
-        "two users have one key",
+        "same key",
     ),
     ({"SHADOWSOCKS_USERS": "a,"}, "user 2 has no name"),
     ({"SHADOWSOCKS_USERS": "a:"}, "a colon but no key"),
