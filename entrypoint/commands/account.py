@@ -114,9 +114,7 @@ def _delete(given: argparse.Namespace, settings: Settings) -> None:
 
 def _managed(kept: StoredAccount) -> None:
     if kept.account.access is None:
-        raise UsageError(
-            "cannot change this account: it was imported from a profile without a token"
-        )
+        raise UsageError("cannot change this account: it was imported from a profile without a token")
 
 
 def _change(

@@ -34,9 +34,7 @@ def command_line(arguments: Sequence[str], directory: Path = Path(DIRECTORY)) ->
     link.add_argument("--user", metavar="NAME", help="only for this user")
     link.add_argument("--client", choices=CLIENTS, help="in this client's configuration format")
     explain = commands.add_parser("explain", help="show which way a packet goes, by which rule, and why")
-    explain.add_argument(
-        "source", metavar="FROM", nargs="?", help="a local address; default: not chosen yet"
-    )
+    explain.add_argument("source", metavar="FROM", nargs="?", help="a local address; default: not chosen yet")
     explain.add_argument("destination", metavar="TO", help="the destination address")
     explain.add_argument(
         "--ssserver", action="store_true", help="from ssserver's socket, bound to the tunnel"

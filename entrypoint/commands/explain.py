@@ -96,7 +96,10 @@ def _reason(way: RouteDecision, numbers: OurIds, flow: Flow) -> tuple[str, str]:
         )
     if table == numbers.table:
         started = "started here, " if way.rule.priority == TUNNEL_PRIORITY else ""
-        return f"{started}leaves through WARP by {device}", f"{rule}, table {table}: {_TUNNELLED[bool(started)]}"
+        return (
+            f"{started}leaves through WARP by {device}",
+            f"{rule}, table {table}: {_TUNNELLED[bool(started)]}",
+        )
     marked, lost, answers, neighbours, servers, _ = numbers.priorities
     reasons = {
         marked: (

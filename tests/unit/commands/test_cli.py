@@ -136,10 +136,7 @@ def test_a_link_changes_nothing(state: Path, capsys: pytest.CaptureFixture[str])
 
 @pytest.mark.parametrize(
     ("missing", "message"),
-    [
-        ("shadowsocks.json", "no keys in .* yet"),
-        ("public-address", "public address is unknown"),
-    ],
+    [("shadowsocks.json", "no keys in .* yet"), ("public-address", "public address is unknown")],
 )
 def test_what_is_missing_is_said_with_what_to_do(state: Path, missing: str, message: str) -> None:
     (state / missing).unlink()

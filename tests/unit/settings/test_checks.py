@@ -26,10 +26,7 @@ TOGETHER = [
     ({"SHADOWSOCKS_METHOD": "2022-blake3-chacha20-poly1305", "SHADOWSOCKS_USERS": "a"}, "AES"),
     ({"SHADOWSOCKS_USERS": "a:QUJD"}, "3 bytes"),
     ({"SHADOWSOCKS_USERS": "a,a"}, "same name"),
-    (
-        {"SHADOWSOCKS_USERS": "a:AAAAAAAAAAAAAAAAAAAAAA==,b:AAAAAAAAAAAAAAAAAAAAAA=="},
-        "same key",
-    ),
+    ({"SHADOWSOCKS_USERS": "a:AAAAAAAAAAAAAAAAAAAAAA==,b:AAAAAAAAAAAAAAAAAAAAAA=="}, "same key"),
     ({"SHADOWSOCKS_USERS": "a,"}, "user 2 has no name"),
     ({"SHADOWSOCKS_USERS": "a:"}, "a colon but no key"),
     ({"WARP_ORG": "acme"}, "WARP_AUTH_CLIENT_ID: missing: a service token needs all of"),
