@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
-from entrypoint.settings import reference_table
+from entrypoint.settings import VARIABLES, reference_table
 from entrypoint.status.states import mermaid
 from examples.demo.pictures import drawings
 
@@ -45,7 +45,29 @@ def floors() -> str:
     return "```\n" + "\n".join(listed) + "\n```\n"
 
 
+def compose_settings(page: str) -> str:
+    """Return the lines of a compose file that pass on what it does not set by hand; secrets as files too."""
+    names = [name for name, one in VARIABLES.items() for name in (name, f"{name}_FILE")[: 1 + one.secret]]
+    by_hand = re.findall(r"^      ([A-Z_]+):", read(page).partition("# settings:")[0], re.MULTILINE)
+    return "".join(f"      {name}: ${{{name}:-}}\n" for name in names if name not in by_hand)
+
+
+def env_example() -> str:
+    """Return a comment and an example for each variable that .env can set."""
+    entries = [
+        f"# {one.text}; default: {one.default or one.default_text}\n#{name}={one.example.partition(' `')[0]}\n"
+        if "`" not in one.example
+        else f"# {one.text}, e.g. {one.example}; default: {one.default_text}\n#{name}=\n"
+        for name, one in VARIABLES.items()
+        if name != "NETWORK"
+    ]
+    return "\n".join(entries)
+
+
 GENERATED: dict[str, dict[str, Callable[[], str]]] = {
+    "compose.yaml": {"settings": lambda: compose_settings("compose.yaml")},
+    "examples/host/compose.yaml": {"settings": lambda: compose_settings("examples/host/compose.yaml")},
+    ".env.example": {"settings": env_example},
     "docs/settings.md": {"settings": reference_table},
     "docs/architecture.md": {"floors": floors, "states": lambda: f"```mermaid\n{mermaid()}\n```\n"},
 }
@@ -54,8 +76,10 @@ GENERATED: dict[str, dict[str, Callable[[], str]]] = {
 
 def regenerated(page: str, text: str) -> str:
     """Return `text` of a page with everything between its markers replaced by what the code says."""
+    opening, closing = ("<!-- ", " -->") if page.endswith(".md") else ("# ", "")
     for name, generate in GENERATED[page].items():
-        begin, end = f"<!-- {name}: written by `make docs` -->\n", f"<!-- /{name} -->\n"
+        begin = f"{opening}{name}: written by `make docs`{closing}\n"
+        end = f"{'      ' * page.endswith('.yaml')}{opening}/{name}{closing}\n"
         before, found, rest = text.partition(begin)
         _, closed, after = rest.partition(end)
         assert found, f"{page} has no marker for {name}"

@@ -6,7 +6,7 @@ import pytest
 
 from entrypoint import errors
 from entrypoint.settings import VARIABLES
-from tests.image.compose import composed
+from tests.image.compose import composed, resolved
 from tests.unit.docs.pages import FOR_READERS, GENERATED, ROOT, read, regenerated, section
 
 PREFIXES = "SHADOWSOCKS|WARP|FIREWALL|WIREGUARD|HEALTH|DNS|LOG|ROUTE|DIRECT"
@@ -90,9 +90,25 @@ def test_exit_codes_are_those_of_the_errors() -> None:
     assert set(map(int, rows)) == {0, *(one.exit_code for one in classes)} | {64}
 
 
-def test_compose_and_env_example_name_real_settings() -> None:
-    assert set(composed()["environment"]) <= set(VARIABLES)
+@pytest.mark.parametrize("path", ["compose.yaml", "examples/host/compose.yaml"])
+def test_compose_passes_every_setting(path: str) -> None:
+    passed = composed(path)["environment"]
+    assert {name for name in passed if not name.endswith("_FILE") or name in VARIABLES} == set(VARIABLES)
+    assert {f"{name}_FILE" for name, one in VARIABLES.items() if one.secret} <= set(passed)
+    given = {name: "1" for name in passed if name != "NETWORK"}
+    assert resolved(path, environment=given)["services"]["ss-warp"]["environment"].items() >= given.items()
+
+
+def test_compose_publishes_the_port_that_is_set() -> None:
+    ports = resolved("compose.yaml", environment={"SHADOWSOCKS_PORT": "443"})["services"]["ss-warp"]["ports"]
+    assert {(port["published"], port["target"], port["protocol"]) for port in ports} == {
+        ("443", 443, "tcp"),
+        ("443", 443, "udp"),
+    }
+
+
+def test_env_example_names_every_setting_it_can_change() -> None:
     example = read(".env.example")
     offered = set(re.findall(r"^#?([A-Z_]+)=", example, re.MULTILINE))
-    assert offered <= set(composed()["environment"]), "else they would do nothing"
+    assert offered == set(VARIABLES) - {"NETWORK"}
     assert not re.search(r"^[A-Z]", example, re.MULTILINE), "all commented out"
