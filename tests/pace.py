@@ -16,3 +16,6 @@ def longer(seconds: float) -> float:
 def fewer(count: int) -> int:
     """Return how many of `count` are enough here; at least 2."""
     return max(2, round(count / SLOW))
+
+
+REPEAT = int(os.environ.get("LAB_REPEAT", "5"))

@@ -1,5 +1,6 @@
 """A host with the product running on it, for tests that disturb both."""
 
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -8,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from tests.lab.client import Client
-from tests.lab.host_topology import ADDRESSES, host_lab
+from tests.lab.host_topology import ADDRESSES, dump, host_lab
+from tests.lab.hosts import on_host
 from tests.lab.product import Product, eventually
 from tests.lab.scene import client_of
-from tests.lab.test_host import on_host
 from tests.lab.topology import Lab
 from tests.lab.visitors import Session
 
@@ -71,3 +72,27 @@ def kernel(lab: Lab) -> list[str]:
         "ip -4 rule; ip -6 rule; ip -4 route show table all; ip -6 route show table all; nft -s list ruleset"
     )
     return sorted(lab.run("H", ["sh", "-c", argv]).stdout.splitlines())
+
+
+def refused(product: Product, code: int, *words: str) -> None:
+    """It ends with one line of its own that says these words."""
+    with product:
+        assert product.ended(10) == code, product.log
+    lines = [line for line in product.lines if line.startswith("ss-warp: ")]
+    assert len(lines) == 1, product.log
+    assert all(word in lines[0] for word in words), lines
+
+
+def settled(lab: Lab, product: Product) -> list[str]:
+    """Return the dump once two in a row are the same."""
+    seen: list[list[str]] = []
+
+    def steady() -> bool:
+        # Of its own accord the kernel gives a TUN a random link-local address.
+        chance = r"fe80::[0-9a-f:]+|stable_secret = .*"
+        seen.append(sorted(re.sub(chance, "chance", line) for line in dump(lab)))
+        return len(seen) > 1 and seen[-1] == seen[-2]
+
+    eventually(steady, "a steady state")
+    assert product.process.poll() is None
+    return seen[-1]

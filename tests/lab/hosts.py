@@ -2,9 +2,12 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import cast
 
 from tests.cloudflare.netns import run
+from tests.lab.host_topology import UDP
+from tests.lab.product import Product
 from tests.lab.topology import Lab, Place
 
 GATEWAY = "203.0.113.1"
@@ -43,3 +46,12 @@ def _host(lab: Lab, place: Place, port: str, address: str) -> Iterator[None]:
         yield
     finally:
         run("ip", "netns", "del", name)
+
+
+LONGEST = 0.3
+
+
+def on_host(lab: Lab, state: Path, mode: str, **environment: str) -> Product:
+    """Return the product in host placement."""
+    more = {"NETWORK": "host", "ROUTE_MODE": mode, "FIREWALL_INPUT_PORTS": f"{UDP}/udp", **environment}
+    return Product(lab, state, environment=more)

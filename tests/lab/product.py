@@ -7,6 +7,8 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
@@ -203,3 +205,23 @@ class Product:
                 self.process.kill()
                 self.process.wait()
         self._reader.join(5)
+
+
+def ticks(pid: int) -> int:
+    """Return utime and stime of this process alone (proc(5): fields 14 and 15)."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+def health(lab: Lab) -> tuple[int, str]:
+    """Return status and text of /healthz; 0 while nobody listens."""
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with lab.inside("H"):
+        try:
+            with opener.open("http://127.0.0.1:9999/healthz", timeout=2) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+        except urllib.error.URLError:
+            return 0, ""

@@ -13,8 +13,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from tests.lab.host_topology import host_lab
+from tests.lab.hosts import on_host
 from tests.lab.product import Product
-from tests.lab.test_host import on_host
 from tests.lab.topology import Lab
 
 PAGE = Path(__file__).parents[2] / "docs/routing.md"

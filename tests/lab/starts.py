@@ -41,3 +41,8 @@ def blocked_after(lab: Lab, state: Path) -> float:
     assert all(MARKED.search(one.payload) for one in leaks), "the neighbour's alone"
     assert leaks[0].time < executed, "before the start, probes pass"
     return max(0.0, leaks[-1].time - executed)
+
+
+def contents(state: Path) -> dict[str, bytes]:
+    """Return what a volume keeps; `lock` names whoever has it."""
+    return {file.name: file.read_bytes() for file in state.iterdir() if file.name != "lock"}

@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import Record
 from tests.lab.host_topology import UDP, host_lab
-from tests.lab.test_host import on_host
+from tests.lab.hosts import on_host
 from tests.lab.topology import Lab
 
 pytestmark = pytest.mark.lab

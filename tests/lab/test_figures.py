@@ -14,7 +14,7 @@ import pytest
 
 from tests.conftest import Record
 from tests.lab.client import Client
-from tests.lab.product import Product, eventually
+from tests.lab.product import Product, eventually, ticks
 from tests.lab.scene import TRACE4, Scene, client_of, serving
 from tests.lab.starts import as_new, blocked_after
 from tests.lab.topology import HOST, Lab
@@ -46,12 +46,6 @@ def test_idle_it_takes_little_memory_and_no_time(scene: Scene, record: Record) -
     record("supervisor", f"VmRSS {megabytes:.1f} MB (limit 60), idle {share:.2f} % of a core (limit 0.5)")
     assert megabytes <= 60
     assert share <= 0.5
-
-
-def ticks(pid: int) -> int:
-    """Return utime and stime of this process alone (proc(5): fields 14 and 15)."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return int(fields[11]) + int(fields[12])
 
 
 def test_ssserver_takes_no_huge_pages(scene: Scene) -> None:

@@ -1,6 +1,5 @@
 """Host placement: nobody is locked out, and afterwards everything is as before (K-01, 02, 04, 07, 08, 13)."""
 
-import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
@@ -21,21 +20,14 @@ from tests.lab.host_topology import (
     host_lab,
     privacy_address,
 )
+from tests.lab.hosts import LONGEST, on_host
 from tests.lab.product import Product
 from tests.lab.scene import TRACE4, TRACE6, client_of, exit_of
 from tests.lab.topology import HOST, Lab
 from tests.lab.visitors import Knocker, Session, echoes, greeted, traced
+from tests.pace import REPEAT
 
 pytestmark = pytest.mark.lab
-
-REPEAT = int(os.environ.get("LAB_REPEAT", "5"))
-LONGEST = 0.3
-
-
-def on_host(lab: Lab, state: Path, mode: str, **environment: str) -> Product:
-    """Return the product in host placement."""
-    more = {"NETWORK": "host", "ROUTE_MODE": mode, "FIREWALL_INPUT_PORTS": f"{UDP}/udp", **environment}
-    return Product(lab, state, environment=more)
 
 
 @pytest.fixture(scope="module")

@@ -11,12 +11,11 @@ import pytest
 
 from tests.conftest import Record
 from tests.lab.client import Client
-from tests.lab.host_running import SERVER, again, client, kernel, lab, logged_in, mode, product
+from tests.lab.host_running import SERVER, again, client, kernel, lab, logged_in, mode, product, settled
 from tests.lab.host_topology import ADDRESSES, DOCKERS, SECOND_NIC, SSH, TCP_PUBLISHED, UDP
 from tests.lab.probes import Pinger
 from tests.lab.product import Product, eventually
 from tests.lab.scene import TRACE4, Scene
-from tests.lab.test_host_others import settled
 from tests.lab.topology import Lab
 from tests.lab.visitors import echoes, greeted, traced
 from tests.pace import longer

@@ -7,8 +7,8 @@ import pytest
 
 from tests.conftest import Record
 from tests.lab.host_topology import dump, host_lab
+from tests.lab.hosts import LONGEST, on_host
 from tests.lab.product import eventually
-from tests.lab.test_host import LONGEST, on_host
 from tests.lab.topology import HOST, Lab
 from tests.lab.visitors import Session
 

@@ -4,7 +4,6 @@ K-10, K-11, K-12, K-15, C-09.
 """
 
 import json
-import re
 import signal
 import time
 from collections.abc import Iterator
@@ -14,10 +13,10 @@ import pytest
 
 from tests.conftest import Record
 from tests.lab.client import Reached
+from tests.lab.host_running import refused, settled
 from tests.lab.host_topology import ADDRESSES, SSH, dump, host_lab
-from tests.lab.product import Product, eventually
+from tests.lab.hosts import LONGEST, on_host
 from tests.lab.scene import TRACE4
-from tests.lab.test_host import LONGEST, on_host
 from tests.lab.topology import HOST, Lab
 from tests.lab.visitors import Session, greeted, traced
 from tests.pace import longer
@@ -56,15 +55,6 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
 def ip(lab: Lab, *lines: str) -> None:
     for line in lines:
         lab.run("H", ["ip", *line.split()])
-
-
-def refused(product: Product, code: int, *words: str) -> None:
-    """It ends with one line of its own that says these words."""
-    with product:
-        assert product.ended(10) == code, product.log
-    lines = [line for line in product.lines if line.startswith("ss-warp: ")]
-    assert len(lines) == 1, product.log
-    assert all(word in lines[0] for word in words), lines
 
 
 def recorded(state: Path) -> list[dict[str, object]]:
@@ -221,21 +211,6 @@ def test_c09_killed_and_started_again(lab: Lab, tmp_path: Path, mode: str, recor
     assert session.longest <= longer(LONGEST)
     record(f"C-09, {mode}: longest silence of a session", f"{session.longest * 1000:.0f} ms (at most 300)")
     session.close()
-
-
-def settled(lab: Lab, product: Product) -> list[str]:
-    """Return the dump once two in a row are the same."""
-    seen: list[list[str]] = []
-
-    def steady() -> bool:
-        # Of its own accord the kernel gives a TUN a random link-local address.
-        chance = r"fe80::[0-9a-f:]+|stable_secret = .*"
-        seen.append(sorted(re.sub(chance, "chance", line) for line in dump(lab)))
-        return len(seen) > 1 and seen[-1] == seen[-2]
-
-    eventually(steady, "a steady state")
-    assert product.process.poll() is None
-    return seen[-1]
 
 
 def test_unset_it_takes_this_for_a_host_and_polices_ssserver_alone(lab: Lab, tmp_path: Path) -> None:

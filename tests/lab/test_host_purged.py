@@ -8,8 +8,7 @@ import pytest
 from tests.conftest import Record
 from tests.lab.host_running import again, kernel, lab, logged_in, mode, product
 from tests.lab.host_topology import DOCKERS
-from tests.lab.product import Product
-from tests.lab.test_figures import ticks
+from tests.lab.product import Product, ticks
 from tests.lab.topology import Lab
 
 __all__ = ["lab", "mode", "product"]  # fixtures

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Record
+from tests.lab.host_running import refused, settled
 from tests.lab.host_topology import ADDRESSES, SSH, dump, host_lab
+from tests.lab.hosts import on_host
 from tests.lab.kill_points import Point, points, strace
 from tests.lab.scene import TRACE4, Scene, client_of
-from tests.lab.test_host import on_host
-from tests.lab.test_host_others import refused, settled
 from tests.lab.topology import HOST, Lab
 from tests.lab.visitors import Session, greeted
 

@@ -14,14 +14,15 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import Record
+from tests.lab.host_running import settled
 from tests.lab.host_topology import ADDRESSES, SSH, dump, host_lab
+from tests.lab.hosts import on_host
 from tests.lab.kill_points import Point, disarm, lived, points, sample, stopped
 from tests.lab.product import Product, eventually
-from tests.lab.test_host import REPEAT, on_host
-from tests.lab.test_host_others import settled
-from tests.lab.test_restarts import contents
+from tests.lab.starts import contents
 from tests.lab.topology import Lab
 from tests.lab.visitors import Session, greeted
+from tests.pace import REPEAT
 
 pytestmark = pytest.mark.lab
 

@@ -8,42 +8,23 @@ import json
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_address
 
 import anyio
 import pytest
 
-from entrypoint.addresses import Destination, Mark, Ports
+from entrypoint.addresses import Destination
 from entrypoint.firewall.killswitch import kill_switch
-from entrypoint.firewall.policy import Closed, FullTunnel, HostFull, ProxyTunnel
+from entrypoint.firewall.policy import Closed, HostFull
 from entrypoint.firewall.ruleset import release, ruleset
 from entrypoint.linux.kernel_objects import SSSERVER_UID
 from entrypoint.linux.nft import SystemNft
 from tests.cloudflare.netns import Namespace
+from tests.lab.policies import EDGE, FULL, HOST, PROXY, TUNNEL
 
 pytestmark = pytest.mark.lab
-
-EDGE = Destination(ip_address("162.159.192.1"), 2408, "udp")
 API = Destination(ip_address("2606:4700::1111"), 443, "tcp")
-TUNNEL = (ip_address("172.16.0.2"), ip_address("2606:4700:110:8a36::2"))
-SHADOWSOCKS = (Ports(8388, 8388, "tcp"), Ports(8388, 8388, "udp"))
-FULL = FullTunnel(
-    "wg0", TUNNEL, frozenset({EDGE}), (ip_network("10.1.0.0/24"), ip_network("fd00:1::/64")), SHADOWSOCKS
-)
-PROXY = ProxyTunnel("wg0", TUNNEL, SHADOWSOCKS, frozenset({EDGE}))
-TAILSCALE = Mark(0x80000, 0xFF0000)
-HOST = HostFull(
-    ("wg0", "ssw-null"),
-    TUNNEL,
-    ("eth0",),
-    frozenset({EDGE}),
-    FULL.neighbours,
-    SHADOWSOCKS,
-    listening=(22,),
-    foreign=(TAILSCALE,),
-)
 DOCKERS = """
 add table ip nat
 add chain ip nat out { type nat hook output priority -100; }
@@ -74,26 +55,6 @@ class Packet:
     @property
     def payload(self) -> bytes:
         return f"to {self.to} {self.port} {self.source} {self.mark}".encode()
-
-
-@pytest.fixture
-def namespace() -> Iterator[Namespace]:
-    made = Namespace.new()
-    made.ip(
-        "link add eth0 type veth peer far",
-        "link set eth0 up address 02:00:00:00:00:01",
-        "link set far up address 02:00:00:00:00:02",
-        *(f"address add {one} dev eth0" for one in ("203.0.113.9/24", "10.1.0.2/24")),
-        *(f"address add {one} dev eth0 nodad" for one in ("2001:db8:7::7/64", "fd00:1::2/64")),
-        *(
-            f"neigh add {one} dev eth0 lladdr 02:00:00:00:00:02"
-            for one in ("203.0.113.1", "10.1.0.1", "2001:db8:7::1", "fd00:1::1")
-        ),
-        "route add default via 203.0.113.1",
-        "route add default via 2001:db8:7::1",
-    )
-    yield made
-    made.close()
 
 
 END = Packet("10.1.0.1", 4242, mark=0x1000)

@@ -19,7 +19,7 @@ from tests.conftest import Record
 from tests.fakes.netlink import FakeNetlink
 from tests.fakes.views import ip_route, ip_rule
 from tests.lab.alone import T4, T6, inside
-from tests.lab.test_host import REPEAT
+from tests.pace import REPEAT
 from tests.strategies import addresses, networks, ports
 
 PLANS = 5 * REPEAT

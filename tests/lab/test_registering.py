@@ -1,8 +1,6 @@
 """A first start whose API answers badly: one line, a retrying in the status, closed, nothing half written."""
 
 import json
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,7 +18,7 @@ from tests.cloudflare.faults import (
     wrong_types,
 )
 from tests.lab.probes import Prober
-from tests.lab.product import Product, eventually
+from tests.lab.product import Product, eventually, health
 from tests.lab.scene import TRACE4, TRACE6, Scene, client_of, watched
 from tests.lab.senders import ANYBODY, THE_SERVERS, light
 from tests.lab.topology import HOST, Lab
@@ -29,20 +27,6 @@ pytestmark = pytest.mark.lab
 
 REFUSED = 69
 ENDPOINT = "config.peers.0.endpoint"
-
-
-def health(lab: Lab) -> tuple[int, str]:
-    """Return status and text of /healthz; 0 while nobody listens."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with lab.inside("H"):
-        try:
-            with opener.open("http://127.0.0.1:9999/healthz", timeout=2) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, error.read().decode()
-        except urllib.error.URLError:
-            return 0, ""
 
 
 @pytest.fixture

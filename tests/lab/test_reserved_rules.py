@@ -21,8 +21,8 @@ from entrypoint.firewall.policy import FullTunnel, HostFull, ProxyTunnel
 from entrypoint.firewall.ruleset import ruleset
 from entrypoint.linux.nft import SystemNft
 from tests.cloudflare.netns import Namespace
+from tests.lab.policies import FULL, HOST, PROXY, namespace
 from tests.lab.product import eventually
-from tests.lab.test_killswitch import FULL, HOST, PROXY, namespace
 from tests.lab.wire import parse
 
 __all__ = ["namespace"]  # a fixture

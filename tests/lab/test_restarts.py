@@ -15,6 +15,7 @@ from tests.lab.hosts import more_hosts
 from tests.lab.namespace import dump
 from tests.lab.product import Product, eventually
 from tests.lab.scene import TRACE4, TRACE6, Scene, client_of, watched
+from tests.lab.starts import contents
 from tests.lab.topology import Lab
 from tests.pace import fewer
 
@@ -43,11 +44,6 @@ def objects(lab: Lab) -> list[str]:
         f"processes {len(run('ip', 'netns', 'pids', namespace).split())}",
         f"connections {'few' if int(lab.run('H', ['sh', '-c', tracked]).stdout) < FEW else 'many'}",
     ]
-
-
-def contents(state: Path) -> dict[str, bytes]:
-    """Return what a volume keeps; `lock` names whoever has it."""
-    return {file.name: file.read_bytes() for file in state.iterdir() if file.name != "lock"}
 
 
 @pytest.mark.vm

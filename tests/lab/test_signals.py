@@ -12,11 +12,10 @@ import pytest
 from tests.conftest import Record
 from tests.lab.namespace import closed, differences, dump, furnish
 from tests.lab.probes import Pinger
-from tests.lab.product import Product, eventually
+from tests.lab.product import Product, eventually, health
 from tests.lab.scene import TRACE4, Scene, serving, watched
-from tests.lab.test_host import REPEAT
-from tests.lab.test_registering import health
 from tests.lab.topology import Lab
+from tests.pace import REPEAT
 
 pytestmark = pytest.mark.lab
 

@@ -19,7 +19,7 @@ from tests.lab.namespace import closed, differences, dump, furnish
 from tests.lab.probes import Load
 from tests.lab.product import Product, eventually
 from tests.lab.scene import TRACE4, TRACE6, Scene, client_of
-from tests.lab.test_restarts import contents
+from tests.lab.starts import contents
 from tests.lab.topology import Lab
 from tests.pace import fewer, longer
 

@@ -24,9 +24,9 @@ from tests.conftest import Record
 from tests.lab.client import shadowsocks_client
 from tests.lab.product import eventually
 from tests.lab.scene import TRACE4, TRACE6, Scene, serving
-from tests.lab.test_host import REPEAT
 from tests.lab.topology import HOST, Lab
 from tests.lab.wire import Wire, called, looked_up, neighbours
+from tests.pace import REPEAT
 
 pytestmark = pytest.mark.lab
 

@@ -14,7 +14,7 @@ from tests.cloudflare.netns import Namespace
 from tests.fakes.netlink import FakeNetlink
 from tests.fakes.views import show
 from tests.lab.alone import ANY4, ANY6, T4, T6, inside
-from tests.vm.test_traps import CONFIG
+from tests.vm.devices import CONFIG
 
 pytestmark = pytest.mark.vm
 

@@ -13,7 +13,7 @@ from entrypoint.linux.netlink import SystemNetlink
 from entrypoint.routing.reconcile import find_link
 from tests.cloudflare.netns import Namespace
 from tests.lab.alone import ANY4, ANY6, T4, inside
-from tests.vm.test_traps import CONFIG, PEER, namespace, pyroute2_set, read
+from tests.vm.devices import CONFIG, PEER, namespace, pyroute2_set, read
 
 __all__ = ["namespace"]  # a fixture
 

@@ -2,9 +2,8 @@
 
 import struct
 from base64 import b64decode, b64encode
-from collections.abc import Iterator
 from dataclasses import replace
-from ipaddress import ip_address, ip_network
+from ipaddress import ip_network
 from typing import Any
 
 import anyio
@@ -15,48 +14,14 @@ from pyroute2.netlink import NLM_F_DUMP, NLM_F_REQUEST
 from pyroute2.netlink.exceptions import NetlinkError
 from pyroute2.netlink.generic import wireguard as wg
 
-from entrypoint.addresses import Endpoint
-from entrypoint.linux.kernel_objects import DeviceConfig
 from entrypoint.linux.netlink import SystemNetlink
 from tests.cloudflare.netns import Namespace
 from tests.lab.alone import inside
+from tests.vm.devices import CONFIG, OWN, PEER, pyroute2_set, read
 
 pytestmark = pytest.mark.vm
 
-PEER = b64encode(bytes(PrivateKey(b"\x02" * 32).public_key)).decode()
-OWN = b"\x01" * 32
-EDGE = Endpoint(ip_address("162.159.192.1"), 2408)
-CONFIG = DeviceConfig("wg0", b64encode(OWN).decode(), PEER, EDGE, 0x1000, 25)
-
 type Peer = dict[str, object]
-
-
-@pytest.fixture
-def namespace() -> Iterator[Namespace]:
-    made = Namespace.new()
-    made.ip("link add wg0 type wireguard")
-    yield made
-    made.close()
-
-
-async def read() -> tuple[Any, list[Any]]:
-    """Return wg0 and its peers, as pyroute2 has them."""
-    sock = wg.AsyncWireGuard()
-    await sock.setup_endpoint()
-    try:
-        messages = [one async for one in await sock.info("wg0")]
-    finally:
-        sock.close()
-    return messages[0], [peer for one in messages for peer in one.get_attr("WGDEVICE_A_PEERS") or ()]
-
-
-async def pyroute2_set(name: str = "wg0", /, **fields: Any) -> None:
-    sock = wg.AsyncWireGuard()
-    await sock.setup_endpoint()
-    try:
-        await sock.set(name, **fields)
-    finally:
-        sock.close()
 
 
 def test_our_configuration_replaces_peers_and_prefixes(namespace: Namespace) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.cloudflare.devices import Device
 from tests.cloudflare.limits import Budget
-from tests.unit.cloudflare.test_api import JSON, KEY, Lab
+from tests.unit.cloudflare.lab import JSON, KEY, Lab
 
 pytestmark = pytest.mark.anyio
 LICENCE = "Ab12Cd34-Ef56Gh78-Ij90Kl12"

@@ -15,8 +15,7 @@ from tests.cloudflare.manners import Manners
 from tests.cloudflare.rules import EdgeFaults, device_rules, port_rules
 from tests.cloudflare.spoiled import spoiled
 from tests.cloudflare.web import Response
-from tests.unit.cloudflare.test_api import JSON, KEY, OTHER_KEY, Lab
-from tests.unit.cloudflare.test_parts import CONFIG
+from tests.unit.cloudflare.lab import CONFIG, JSON, KEY, OTHER_KEY, Lab
 
 pytestmark = pytest.mark.anyio
 V = "/v0a2158"

@@ -2,7 +2,6 @@
 
 import struct
 from ipaddress import IPv6Network, ip_address, ip_network
-from pathlib import Path
 
 import dns.message
 import dns.rcode
@@ -16,8 +15,8 @@ from tests.cloudflare.rules import EdgeFaults, device_rules, published_rules
 from tests.cloudflare.trace import Visit, trace
 from tests.cloudflare.web import plain
 from tests.lab.wire import called, looked_up, neighbours, parse, served, wireguard
+from tests.unit.cloudflare.lab import CONFIG
 
-CONFIG = Config(Path("/nowhere"), "eth0", published=(ip_address("10.9.0.2"), ip_address("fd00::2")))
 KEYS = [
     "fl",
     "h",
