@@ -99,7 +99,7 @@ def surroundings(settings: Settings, snapshot: Snapshot, wildcards: frozenset[in
     for port in unlisted_ports(wildcards, settings.firewall.input_ports) if host and mode == "full" else ():
         yield Finding(
             "FAIL",
-            f"the server on UDP port {port}{_service(port)} would reply through WARP: it is not bound to an address",
+            f"the server on UDP port {port}{_service(port)} replies through WARP: it is bound to no address",
             f"FIREWALL_INPUT_PORTS={port}/udp, or ROUTE_MODE=proxy",
             SettingsError.exit_code,
         )

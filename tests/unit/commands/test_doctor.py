@@ -104,7 +104,7 @@ async def test_servers_that_would_break_are_named_where_they_would(
 ) -> None:
     wrong = [line for line in await lines(FakeNetlink.container(), {53, 60000}, **environ) if "FAIL" in line]
     assert wrong == [
-        f"FAIL the server on UDP port {port} would reply through WARP: it is not bound to an address: "
+        f"FAIL the server on UDP port {port} replies through WARP: it is bound to no address: "
         f"FIREWALL_INPUT_PORTS={port.split()[0]}/udp, or ROUTE_MODE=proxy"
         for port in told
     ]

@@ -55,7 +55,8 @@ def compose_settings(page: str) -> str:
 def env_example() -> str:
     """Return a comment and an example for each variable that .env can set."""
     entries = [
-        f"# {one.text}; default: {one.default or one.default_text}\n#{name}={one.example.partition(' `')[0]}\n"
+        f"# {one.text}; default: {one.default or one.default_text}\n"
+        f"#{name}={one.example.partition(' `')[0]}\n"
         if "`" not in one.example
         else f"# {one.text}, e.g. {one.example}; default: {one.default_text}\n#{name}=\n"
         for name, one in VARIABLES.items()
