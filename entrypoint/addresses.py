@@ -95,6 +95,7 @@ NEVER_BEYOND: Final[tuple[tuple[Network, str], ...]] = (
 """Ranges that no answer may name to us and that ssserver may never reach, with the word for each."""
 
 
+# One list for everything that is not a public host, used by the account's reader and by the firewall.
 def word_for(address: Address) -> str | None:
     """Return what keeps `address` from being a place on the internet ("private", …), else None."""
     for network, word in NEVER_BEYOND:

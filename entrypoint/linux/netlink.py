@@ -55,6 +55,8 @@ def _bare_package(name: str) -> None:
         sys.modules[name] = bare
 
 
+# Importing the package loads everything it has, 5 MB and 200 ms. A bare package stands in for it; the
+# submodules are the real ones.
 _bare_package("pyroute2")
 
 from pyroute2.iproute.linux import AsyncIPRoute  # noqa: E402
@@ -116,6 +118,8 @@ class SystemNetlink:
                 more = {"mtu": mtu} if mtu else {}
                 await _request("link", "set", index=index_of(name), state="up", **more)
             case LinkAddress():
+                # No duplicate address detection: the tunnel has no neighbours, and a tentative address drops
+                # its first packets.
                 flags = NODAD if item.address.version == 6 else 0
                 await _request("addr", "add", **address_fields(item), flags=flags)
             case Route():
@@ -163,6 +167,7 @@ class SystemNetlink:
         """Ask the kernel's own lookup (RTM_GETROUTE)."""
         try:
             (answer,) = await _request("route", "get", **flow_fields(flow))
+        # Unreachable is an answer here, not an error.
         except OSError as error:
             if error.errno in UNREACHABLE:
                 return None
@@ -185,9 +190,11 @@ async def _snapshot() -> Snapshot | None:
             with _present(family):
                 routes += [message async for message in await netlink.route("dump", family=family)]
                 rules += [message async for message in await netlink.rule("dump", family=family)]
+    # The kernel marks a listing that a change interrupted; half of it is old, so it is repeated.
     if any(message["header"]["flags"] & NLM_F_DUMP_INTR for message in (*links, *addresses, *routes, *rules)):
         return None
     states = tuple(map(link_state, links))
+    # By index first: another program may rename a link between two listings.
     names = {state.index: state.name for state in states}
     return Snapshot(
         links=states,
@@ -225,6 +232,8 @@ async def _request(what: str, command: str, **fields: object) -> list[Message]:
 
 def _add_tun(name: str) -> None:
     """Make a persistent TUN; it is ours although nobody holds it open."""
+    # VNET_HDR lets the engine pass merged packets; EXCL makes a taken name an error instead of a second
+    # reader.
     flags = IFF_TUN | IFF_NO_PI | IFF_VNET_HDR | IFF_TUN_EXCL
     node = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
     try:

@@ -19,11 +19,13 @@ class SystemNft:
 
     async def load(self, text: str) -> None:
         """Load `text` atomically."""
+        # In a thread, because run() blocks: the program is short, and two children would not be faster.
         await anyio.to_thread.run_sync(run, ("nft", "-f", "-"), text)
 
     async def listing(self, family: str, table: str) -> str:
         """Return the table as text, without counters."""
         try:
+            # Without counters (-s): they change with every packet, and two listings are compared.
             return await anyio.to_thread.run_sync(run, ("nft", "-s", "list", "table", family, table))
         except TimeoutError:
             raise

@@ -13,6 +13,8 @@ LIMIT = 5.0
 """Seconds after which a program that hangs is killed."""
 
 
+# Short-lived programs start here, long-lived ones in processes.py. This one is imported before the firewall
+# is closed, so it must not import anyio.
 def run(argv: Sequence[str], text: str = "") -> str:
     """Run `argv` with `text` on its standard input; return what it printed.
 
@@ -20,6 +22,8 @@ def run(argv: Sequence[str], text: str = "") -> str:
     with its first line of complaint when it exits with anything but 0.
     """
     try:
+        # A program that hangs is killed after LIMIT and named: nft on a broken kernel must not hang the
+        # start.
         done = subprocess.run(
             argv, input=text, capture_output=True, text=True, timeout=LIMIT, check=False, env=ENVIRONMENT
         )

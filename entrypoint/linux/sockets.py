@@ -14,6 +14,7 @@ from entrypoint.linux.world import Bound, Marked
 type Address = IPv4Address | IPv6Address
 
 
+# The mark and the device are set before connecting: the route, and so the source address, is chosen then.
 def open_socket(way: Marked | Bound, address: Address, kind: socket.SocketKind) -> socket.socket:
     """Return a non-blocking socket for `address` that already knows its way."""
     sock = _unblocking(address, kind)
@@ -22,6 +23,7 @@ def open_socket(way: Marked | Bound, address: Address, kind: socket.SocketKind) 
             case Marked(mark):
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
             case Bound(device):
+                # Works without a capability since Linux 5.7, which is why older kernels are refused.
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode())
     except BaseException:
         sock.close()
@@ -77,6 +79,7 @@ async def watch_groups(protocol: int, groups: Iterable[int]) -> AsyncIterator[As
     """
     kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
     with socket.socket(socket.AF_NETLINK, kind, protocol) as sock:
+        # Subscribed before the first listing, so no change falls between the two.
         sock.bind((0, sum(1 << (group - 1) for group in groups)))
         yield _bursts(sock)
 

@@ -172,6 +172,7 @@ class Processes(Protocol):
         """Say whether who listens at our own `address` reacts to a client that says nothing and ends."""
 
 
+# The only way to the outside. Tests pass in a world that refuses what Linux refuses.
 @dataclass(frozen=True, slots=True)
 class World:
     """All five doors."""
