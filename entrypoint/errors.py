@@ -1,10 +1,10 @@
-"""The errors a person sees; the class tells who can fix it, and with which exit code the program ends.
+"""The errors that a person sees; the class says who can fix it, and sets the exit code.
 
 Error:
 ├── UsageError         64  the command line
 ├── UnhealableError    69  Cloudflare or the network; only with EXIT_ON_FATAL
-├── DefectError        70  us: a bug
-├── UndoError          71  something of ours could not be taken back
+├── DefectError        70  the maintainers: a bug
+├── UndoError          71  ss-warp could not undo one of its changes
 ├── StateError         74  the state volume is unreadable, unwritable or corrupt
 ├── BusyError          75  try again later: state locked by another, disk full
 ├── PlatformError      77  the machine or container: capability, device, kernel
@@ -13,7 +13,7 @@ Error:
 
 
 class Error(Exception):
-    """A sentence about what is wrong, and where one helps, a hint: what to do."""
+    """A sentence that says what is wrong and, where one helps, a hint that says what to do."""
 
     exit_code = 70
 
@@ -33,19 +33,19 @@ class UsageError(Error):
 
 
 class UnhealableError(Error):
-    """Every rung of the ladder was tried; raised only with EXIT_ON_FATAL=on."""
+    """The API refused for good; or, with EXIT_ON_FATAL=on, every repair failed."""
 
     exit_code = 69
 
 
 class DefectError(Error):
-    """A state that our own code excludes."""
+    """A state that the code excludes."""
 
     exit_code = 70
 
 
 class UndoError(Error):
-    """Some undo failed or ran out of time: something of ours is left behind."""
+    """An undo failed or ran out of time, so a change is left behind."""
 
     exit_code = 71
 

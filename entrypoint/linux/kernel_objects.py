@@ -71,7 +71,7 @@ class LinkAddress:
 class Route:
     """One route of one table; `device` None is an unreachable route, metric 0 the family's default.
 
-    `more` is what a foreign route says beyond this; it makes it differ from every route of ours.
+    `more` is what another program's route has beyond this; it never equals one of our routes.
     """
 
     destination: Network
@@ -103,7 +103,7 @@ class Route:
 class Rule:
     """One policy rule; `table` None is an unreachable rule. Ports are inclusive ranges.
 
-    `more` is what a foreign rule says beyond this; it makes it differ from every rule of ours.
+    `more` is what another program's rule has beyond this; it never equals one of our rules.
     """
 
     family: Family

@@ -1,6 +1,6 @@
-"""What the kernel lists, as values: the other half of netlink.py, pure on what pyroute2 hands out.
+"""Netlink messages to values and back: the pure half of netlink.py.
 
-Names of attributes are those of linux/rtnetlink.h, if_addr.h and fib_rules.h.
+Attribute names are from linux/rtnetlink.h, if_addr.h and fib_rules.h.
 """
 
 import errno
@@ -32,7 +32,7 @@ type Message = Any
 
 
 def link_state(message: Message) -> LinkState:
-    """Return the link that an RTM_NEWLINK tells of."""
+    """Return the link in an RTM_NEWLINK message."""
     info = message.get_attr("IFLA_LINKINFO")
     return LinkState(
         index=message["index"],
@@ -44,7 +44,7 @@ def link_state(message: Message) -> LinkState:
 
 
 def address_state(message: Message, names: Mapping[int, str]) -> AddressState:
-    """Return the address that an RTM_NEWADDR tells of."""
+    """Return the address in an RTM_NEWADDR message."""
     flags = message.get_attr("IFA_FLAGS", message["flags"])
     address = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
     interface = ip_interface(f"{address}/{message['prefixlen']}")
@@ -53,13 +53,13 @@ def address_state(message: Message, names: Mapping[int, str]) -> AddressState:
         address=interface,
         link_scope=message["scope"] == RT_SCOPE_LINK,
         usable=not flags & (IFA_F_TENTATIVE | IFA_F_DEPRECATED | IFA_F_DADFAILED),
-        # The same bit says "secondary" of an IPv4 address.
+        # For IPv4 the same bit means "secondary".
         permanent=interface.version == 4 or not flags & IFA_F_TEMPORARY,
     )
 
 
 def routes_of(message: Message, names: Mapping[int, str]) -> Iterator[Route]:
-    """Yield the route that an RTM_NEWROUTE tells of, one for each of its next hops."""
+    """Yield the routes in an RTM_NEWROUTE message, one for each next hop."""
     family = FAMILIES.get(message["family"])
     if family is None:
         return
@@ -78,13 +78,13 @@ def routes_of(message: Message, names: Mapping[int, str]) -> Iterator[Route]:
 
 
 def _gateway(hop: Message) -> Address | None:
-    via = hop.get_attr("RTA_VIA")  # an IPv4 route by an IPv6 neighbour
+    via = hop.get_attr("RTA_VIA")  # an IPv4 route through an IPv6 neighbour
     gateway = hop.get_attr("RTA_GATEWAY") or (via["addr"] if via else None)
     return ip_address(gateway) if gateway else None
 
 
 def rule_of(message: Message) -> Rule:
-    """Return the rule that an RTM_NEWRULE tells of."""
+    """Return the rule in an RTM_NEWRULE message."""
     family = FAMILIES[message["family"]]
     value, mask = message.get_attr("FRA_FWMARK", 0), message.get_attr("FRA_FWMASK", 0)
     action = message["action"]
@@ -108,7 +108,7 @@ def rule_of(message: Message) -> Rule:
 
 
 def _more(message: Message) -> Iterator[str]:
-    """Yield what a rule of ours never says."""
+    """Yield the parts that our own rules never have."""
     if message["flags"] & FIB_RULE_INVERT:
         yield "not"
     if message["tos"]:
@@ -130,13 +130,13 @@ def _more(message: Message) -> Iterator[str]:
         ("FRA_TUN_ID", "tun_id"),
     ):
         value = message.get_attr(name)
-        # 0 is a prefix length too; of everything else it says "not set".
+        # 0 is a valid prefix length; for everything else it means "not set".
         if value is not None and value != UNSET and (value or name == "FRA_SUPPRESS_PREFIXLEN"):
             yield f"{word} {value}"
 
 
 def _uid(text: str | None) -> int | None:
-    """Return the user of a range of one."""
+    """Return the user of a range that holds one."""
     first, _, last = (text or "").partition(":")
     return int(first) if first and first == last else None
 
@@ -166,7 +166,7 @@ def family_of(version: int) -> int:
 
 
 def address_fields(item: LinkAddress) -> dict[str, object]:
-    """Return what names this address."""
+    """Return the fields that identify an address."""
     return {
         "index": index_of(item.device),
         "family": family_of(item.address.version),
@@ -176,8 +176,8 @@ def address_fields(item: LinkAddress) -> dict[str, object]:
 
 
 def route_fields(item: Route) -> dict[str, object]:
-    """Return what names this route."""
-    # Without the family pyroute2 asks for what the kernel answers with EOPNOTSUPP.
+    """Return the fields that identify a route."""
+    # Without the family pyroute2 sends a request that the kernel answers with EOPNOTSUPP.
     fields: dict[str, object] = {
         "family": family_of(item.destination.version),
         "dst": str(item.destination),
@@ -193,7 +193,7 @@ def route_fields(item: Route) -> dict[str, object]:
 
 
 def flow_fields(flow: Flow) -> dict[str, object]:
-    """Return what asks for this packet's way (RTM_GETROUTE)."""
+    """Return the fields of a route lookup for this packet (RTM_GETROUTE)."""
     length = flow.destination.max_prefixlen
     fields: dict[str, object] = {
         "family": family_of(flow.destination.version),
@@ -214,7 +214,7 @@ def flow_fields(flow: Flow) -> dict[str, object]:
 
 
 def rule_fields(item: Rule) -> dict[str, object]:
-    """Return what names this rule."""
+    """Return the fields that identify a rule."""
     fields: dict[str, object] = {
         "family": family_of(item.family),
         "priority": item.priority,

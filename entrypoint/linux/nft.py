@@ -1,4 +1,4 @@
-"""The door to nftables: the `nft` program, one transaction a call."""
+"""The door to nftables: the `nft` program, one transaction for each call."""
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
@@ -15,7 +15,7 @@ NFNLGRP_NFTABLES: Final = 7
 
 
 class SystemNft:
-    """nftables of this network namespace (see ports.Nft)."""
+    """nftables of this network namespace (see world.Nft)."""
 
     async def load(self, text: str) -> None:
         """Load `text` atomically."""
