@@ -46,7 +46,7 @@ def qr(text: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A server as clients know it; `udp` tells whether it relays UDP."""
+    """A server as clients know it; `udp`: it relays UDP too."""
 
     name: str
     host: str

@@ -85,7 +85,7 @@ def engine(implementation: str, has_wireguard: Callable[[], bool] = kernel_has_w
 
 
 def surroundings(settings: Settings, snapshot: Snapshot, wildcards: frozenset[int]) -> Iterator[Finding]:
-    """Judge the uplinks, IPv6, and UDP servers whose replies would leave by the tunnel."""
+    """Judge the uplinks, IPv6, and UDP servers whose replies would leave through the tunnel."""
     host, mode = desired.on_host(settings), desired.route_mode(settings)
     found = find_uplinks(snapshot, OurIds().links | {settings.tunnel.interface}, host=host)
     place = "host network" if host else "own network"

@@ -51,7 +51,7 @@ def load_settings_closed(environ: Mapping[str, str], run: RunProgram = run) -> "
     Raises SettingsError for invalid settings, after restoring the firewall.
     """
     # Closed even before the settings are read: a container that crashes on a typo must not leave its
-    # neighbours in clear.
+    # neighbours in the clear.
     early = close_firewall(environ, run)
     from entrypoint.settings import load
 
