@@ -4,7 +4,8 @@ TEST_IMAGE := ss-warp-test
 MACHINE_IMAGE := ss-warp-machine
 VM_TEST := -m vm -k "not proxy" tests/lab tests/vm
 BASE := debian:trixie-slim
-BUILD := docker build --quiet --build-arg BASE=$(BASE)
+VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' entrypoint/__init__.py)
+BUILD := docker build --quiet --build-arg BASE=$(BASE) --build-arg VERSION=$(VERSION)
 # A mirror that does not answer for a moment must not fail the build: the second try continues where the first stopped.
 build = $(BUILD) --target $(1) --tag $(2) . >/dev/null || $(BUILD) --target $(1) --tag $(2) . >/dev/null
 COMPOSE := $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
