@@ -50,10 +50,8 @@ def _run() -> int:
     # Before the firewall: without NET_ADMIN nft's error would hide the real reason.
     preflight.check_privileges(*preflight.read_privileges())
     settings = load_settings_closed(os.environ)
-    from entrypoint.early.placement import require_tun
     from entrypoint.linux.state_dir import lock
 
-    require_tun(settings.tunnel.implementation)
     with lock(settings.account.state_dir):
         pass  # report an unwritable or busy volume before half a second of imports
     from entrypoint.supervisor import serve

@@ -11,6 +11,8 @@ Error:
 └── SettingsError      78  the settings
 """
 
+import errno
+
 
 class Error(Exception):
     """A sentence that says what is wrong and, where one helps, a hint that says what to do."""
@@ -66,6 +68,26 @@ class PlatformError(Error):
     """A capability, device or kernel feature is missing."""
 
     exit_code = 77
+
+
+HINTS = {
+    ("network", errno.EPERM): "add cap_add: [NET_ADMIN]",
+    ("network", errno.EACCES): "add sysctls: [net.ipv6.conf.all.disable_ipv6=0]",
+    ("tun", errno.ENOENT): "add devices: [/dev/net/tun]",
+    ("tun", errno.ENODEV): "on the host: modprobe tun",
+    ("tun", errno.EPERM): "add devices: [/dev/net/tun]",
+    ("tun", errno.EACCES): "on a host with SELinux: setsebool -P container_use_devices on",
+    ("run", errno.EACCES): "add tmpfs: [/run]",
+    ("run", errno.EROFS): "add tmpfs: [/run]",
+    ("run", errno.ENOTDIR): "add tmpfs: [/run]",
+    ("nft", 0): "add cap_add: [NET_ADMIN]; the kernel needs nf_tables",
+}
+"""What helps, by what was tried (`network` is netlink, `tun` /dev/net/tun) and errno; nft has no errno."""
+
+
+def explain(what: str, error: OSError, about: str = "network") -> PlatformError:
+    """Return the kernel's refusal as a sentence that begins with `what`, with a hint."""
+    return PlatformError(f"{what}: {error.strerror or error}", HINTS.get((about, error.errno or 0), ""))
 
 
 class SettingsError(Error):

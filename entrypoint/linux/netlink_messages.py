@@ -18,6 +18,7 @@ FAMILIES: Final[dict[int, Family]] = {AF_INET: 4, AF_INET6: 6}
 IFF_UP: Final = 0x1
 IFA_F_TEMPORARY, IFA_F_DADFAILED, IFA_F_DEPRECATED, IFA_F_TENTATIVE = 0x01, 0x08, 0x20, 0x40
 RT_SCOPE_LINK: Final = 253
+RTPROT_KERNEL: Final = 2
 RTN_UNICAST, RTN_UNREACHABLE = 1, 7
 ROUTE_KINDS: Final = {2: "local", 3: "broadcast", 4: "anycast", 5: "multicast", 6: "blackhole", 8: "prohibit"}
 DEFAULT: Final[dict[Family, Network]] = {4: IPv4Network("0.0.0.0/0"), 6: IPv6Network("::/0")}
@@ -74,7 +75,8 @@ def routes_of(message: Message, names: Mapping[int, str]) -> Iterator[Route]:
     hops = [(hop["oif"], hop) for hop in message.get_attr("RTA_MULTIPATH") or ()]
     for index, hop in hops or [(message.get_attr("RTA_OIF"), message)]:
         device = None if kind == RTN_UNREACHABLE else names.get(index, "")
-        yield Route(destination, table, device, metric, _gateway(hop), " ".join(more))
+        connected = message["proto"] == RTPROT_KERNEL and kind == RTN_UNICAST
+        yield Route(destination, table, device, metric, _gateway(hop), " ".join(more), connected)
 
 
 def _gateway(hop: Message) -> Address | None:
@@ -102,6 +104,7 @@ def rule_of(message: Message) -> Rule:
         ip_protocol=TRANSPORTS.get(message.get_attr("FRA_IP_PROTO", 0)),
         source_ports=_ports(message.get_attr("FRA_SPORT_RANGE")),
         destination_ports=_ports(message.get_attr("FRA_DPORT_RANGE")),
+        suppress=_set_or_none(message.get_attr("FRA_SUPPRESS_PREFIXLEN")),
         protocol=message.get_attr("FRA_PROTOCOL", 0),
         more=" ".join(_more(message)),
     )
@@ -122,17 +125,18 @@ def _more(message: Message) -> Iterator[str]:
     if protocol and protocol not in TRANSPORTS:
         yield f"ipproto {protocol}"
     for name, word in (
-        ("FRA_SUPPRESS_PREFIXLEN", "suppress_prefixlength"),
         ("FRA_SUPPRESS_IFGROUP", "suppress_ifgroup"),
         ("FRA_L3MDEV", "l3mdev"),
         ("FRA_GOTO", "goto"),
         ("FRA_FLOW", "realms"),
         ("FRA_TUN_ID", "tun_id"),
     ):
-        value = message.get_attr(name)
-        # 0 is a valid prefix length; for everything else it means "not set".
-        if value is not None and value != UNSET and (value or name == "FRA_SUPPRESS_PREFIXLEN"):
+        if value := _set_or_none(message.get_attr(name)):
             yield f"{word} {value}"
+
+
+def _set_or_none(value: int | None) -> int | None:
+    return None if value == UNSET else value
 
 
 def _uid(text: str | None) -> int | None:
@@ -239,4 +243,6 @@ def rule_fields(item: Rule) -> dict[str, object]:
     for word, span in (("sport_range", item.source_ports), ("dport_range", item.destination_ports)):
         if span:
             fields[word] = f"{span[0]}:{span[1]}"
+    if item.suppress is not None:
+        fields["suppress_prefixlen"] = item.suppress
     return fields
