@@ -179,6 +179,7 @@ def _closed_chains(
     output = [
         *to_marked(policy.mark, marked),
         *SSSERVER_FIRST,
+        *(_forwarding_errors(device) if device else ()),
         *_direct_family(direct),
         'oifname "lo" accept',
         DISCOVERY,
@@ -229,6 +230,7 @@ def _host_chains(policy: HostFull) -> Lines:
     output = [
         *to_marked(policy.mark, policy.endpoints | policy.holes),
         *SSSERVER_FIRST,
+        *_forwarding_errors(policy.device),
         # What fell to the floor is refused, instead of being swallowed.
         f"oifname != {_names((*policy.uplinks, policy.null_device))} accept",
         *_direct_family(policy.direct),
@@ -267,6 +269,12 @@ def _unasked_chains(policy: ProxyTunnel | HostFull) -> Lines:
 
 def _names(devices: Iterable[str]) -> str:
     return f"{{ {', '.join(f'"{name}"' for name in devices)} }}"
+
+
+def _forwarding_errors(device: str) -> Lines:
+    """Yield the rules that keep errors about forwarded packets, which quote them, out of the tunnel."""
+    yield f'oifname "{device}" icmp type {{ redirect, time-exceeded }} drop'
+    yield f'oifname "{device}" icmpv6 type {{ nd-redirect, time-exceeded }} drop'
 
 
 def _direct_family(family: Family | None) -> Lines:

@@ -57,6 +57,7 @@ def test_full_asks_in_this_order() -> None:
         "{ 2606:4700:d0::a29f:c001 . udp . 500 } accept",
         "meta skuid 58388 ct direction reply accept",
         "meta skuid 58388 goto ssserver",
+        *errors,
         'oifname "lo" accept',
         "icmpv6 type { nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert, mld-listener-query, "
         "mld-listener-report, mld-listener-done, mld2-listener-report } accept",
@@ -119,6 +120,12 @@ def test_nothing_trusts_a_connection_for_being_old_on_output(policy: Policy) -> 
     assert "flush" not in ruleset(policy)
 
 
+errors = (
+    'oifname "wg0" icmp type { redirect, time-exceeded } drop',
+    'oifname "wg0" icmpv6 type { nd-redirect, time-exceeded } drop',
+)
+
+
 def test_a_hosts_own_packets_alone_are_policed_and_only_on_uplinks() -> None:
     text = ruleset(HOST)
     assert chain(text, "output") == [
@@ -127,6 +134,7 @@ def test_a_hosts_own_packets_alone_are_policed_and_only_on_uplinks() -> None:
         "{ 162.159.192.1 . udp . 2408 } accept",
         "meta skuid 58388 ct direction reply accept",
         "meta skuid 58388 goto ssserver",
+        *errors,
         'oifname != { "eth0", "eth1", "ssw-null" } accept',
         "ct direction reply accept",
         "meta mark & 0xff0000 == 0x80000 accept",
