@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import anyio
 
-from entrypoint import desired, ssserver
+from entrypoint import client_details, desired, ssserver
 from entrypoint.account.lifecycle import settle_key
 from entrypoint.account.store import exists
 from entrypoint.account.upkeep import AccountUpkeep, RenewedError
@@ -17,7 +17,7 @@ from entrypoint.health.monitor import HealthMonitor
 from entrypoint.linux import state_dir
 from entrypoint.linux.state_dir import ACCOUNT_FILE, NETWORK_FILE
 from entrypoint.linux.this_machine import open_world
-from entrypoint.log import banner, configure, print_block
+from entrypoint.log import banner, configure
 from entrypoint.network_watch import NetworkWatch
 from entrypoint.routing.lookup import reply_routes, require_unchanged_replies
 from entrypoint.routing.ownership import claim, saver
@@ -25,7 +25,6 @@ from entrypoint.routing.plan import decode
 from entrypoint.routing.reconcile import apply, list_all
 from entrypoint.routing.uplinks import find_uplinks
 from entrypoint.settings import Settings, describe
-from entrypoint.ssserver import first_run
 from entrypoint.status import server
 from entrypoint.status.board import Board, Run
 from entrypoint.unwind import UnwindStack
@@ -89,8 +88,8 @@ async def bring_up(run: Run, places: Places) -> None:
         upkeep = AccountUpkeep(run, firewall, uplinks)
         stack.push_async_callback(upkeep.unregister_on_exit)
         kept = await upkeep.load_or_register()
-        secrets = ssserver.load_or_generate_secrets(settings)
-        host = await choose_public_host(run, firewall, uplinks, first=secrets.new)
+        secrets = client_details.load_or_generate(settings)
+        host = await choose_public_host(run, firewall, uplinks, detect=not secrets.shown)
         endpoints = await resolve_endpoints(run, firewall, kept.account, uplinks)
         state = desired.DesiredState(settings, ids, kept.account, endpoints, listening)
         state.require_family(uplinks)
@@ -144,9 +143,8 @@ async def bring_up(run: Run, places: Places) -> None:
             tasks.start_soon(monitor.run)
             if settings.shadowsocks.on:
                 await tasks.start(ssserver.keep_running, run, state, secrets, watch)
-                if secrets.new and settings.logs.print_link:
-                    port = settings.shadowsocks.public_port or settings.shadowsocks.port
-                    print_block(first_run(host, port, secrets.credentials), settings.logs.format)
+                if not secrets.shown:
+                    client_details.show(host, settings, secrets.credentials)
 
 
 async def _show_counters(monitor: HealthMonitor, board: Board, interval: float) -> None:

@@ -17,8 +17,9 @@ from tests.image.compose import composed
 
 ROOT = Path(__file__).parents[2]
 FLOORS = (
-    "__main__ | commands | supervisor | ssserver | network_watch | desired discovery | account | status"
-    " | health | wireguard | routing | firewall | early | linux settings | unwind | addresses log errors"
+    "__main__ | commands | supervisor | ssserver | network_watch | desired discovery | client_details"
+    " | account | status | health | wireguard | routing | firewall | early | linux settings | unwind"
+    " | addresses log errors"
 )
 """Each room of entrypoint/ imports only what stands to its right; shadowsocks/ is open to all."""
 
