@@ -1,4 +1,4 @@
-"""The trace: sixteen lines about a request, `warp=` from where its packets really came."""
+"""The trace: sixteen lines about a request, `warp=` from where its packets really came (warp-api 6)."""
 
 import re
 import time

@@ -42,7 +42,8 @@ def plans(draw: st.DrawFn) -> list[NetworkPlan]:
     def plan() -> NetworkPlan:
         found = Uplinks(
             addresses=tuple(draw(st.lists(ordinary, max_size=4, unique=True))),
-            direct=tuple(draw(st.lists(prefixes, max_size=3))),
+            gateways=tuple(draw(st.lists(ordinary, max_size=2, unique=True))),
+            private=tuple(draw(st.lists(prefixes, max_size=3))),
             families=draw(st.sampled_from(((4, 6), (4,)))),
         )
         served, outside = draw(st.lists(ports, max_size=3)), draw(st.lists(prefixes, max_size=2))
@@ -78,7 +79,7 @@ async def life(netlink: Netlink, every: list[NetworkPlan], look: Callable[[], li
     for plan in every:
         done = await converge(plan, netlink)
         seen += [done, look()]
-    await remove_all(every[-1].ids, netlink)
+    await remove_all(every[-1].numbers, netlink)
     seen.append(look())
     assert seen[-1] == seen[0], "taken back it is as before"
     return seen

@@ -90,6 +90,7 @@ def containers(machine: Machine) -> list[str]:
 def services(machine: Machine) -> list[Service]:
     """Return who answers where."""
     made = [Service("M", "tcp", SSH)]
+    made += [Service("M", "udp", DNS, one.address) for one in machine.published if one.port == DNS]
     for one in machine.far:
         made += [Service("G", "tcp", WEB, one.address), Service("G", "udp", DNS, one.address)]
     for place in containers(machine):

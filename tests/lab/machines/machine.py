@@ -27,6 +27,7 @@ QUESTIONS: dict[str, str] = {
     "neighbours": "containers: out, in, and with the machine",
     "others": "what other software here sends: marked packets, multicast, tunnels",
     "shadowsocks": "Shadowsocks by every public address, TCP and UDP, out by WARP",
+    "closed": "services of the machine are not reachable out of the tunnel",
     "leaks": "0 probes in clear",
     "stop": "a stop leaves the machine as it was, and no session broken",
 }
@@ -125,6 +126,9 @@ class Machine:
     far: tuple[Far, ...] = ()
     containers: tuple[Container, ...] = ()
     published: tuple[Published, ...] = ()
+    """At port 53 the machine itself answers."""
+    peers: tuple[str, ...] = ()
+    """Far ends of the machine's own tunnels."""
     marked: tuple[Marked, ...] = ()
     multicast: tuple[Multicast, ...] = ()
     sysctls: Mapping[str, int] = field(default_factory=dict)
@@ -133,7 +137,7 @@ class Machine:
     prepare: str = ""
     """Shell in the machine, last."""
     meanwhile: str = ""
-    """Shell in the machine once the product serves, before it is asked anything."""
+    """Shell in the machine once the product serves, before it is asked anything; it ends where it began."""
     needs: tuple[str, ...] = ()
     """Kinds of links that the kernel must have, as `ip link add` takes them."""
     modes: tuple[Mode, ...] = ("proxy", "full")
@@ -153,6 +157,7 @@ class Machine:
             "platform": any(one.what == "platform" for one in self.far),
             "neighbours": bool(self.containers),
             "others": bool(self.marked or self.multicast),
+            "closed": mode == "own",
         }
         return tuple(one for one in QUESTIONS if there.get(one, True))
 

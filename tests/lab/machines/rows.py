@@ -1,5 +1,22 @@
 """The table of machines."""
 
-from tests.lab.machines.rows_clouds import CLOUDS
+from dataclasses import replace
 
-MACHINES = (*CLOUDS,)
+from tests.lab.machines import rows_clouds as clouds
+from tests.lab.machines import rows_containers as containers
+from tests.lab.machines import rows_software as software
+from tests.lab.machines.machine import Machine
+
+BESIDE = (
+    *(clouds.HETZNER, clouds.GCP, clouds.AZURE),
+    *(software.PROXMOX, software.DOCKER_PUBLIC, software.OVERLAY, software.KEEPALIVED),
+    *(software.NETBIRD, software.MIHOMO, software.NOTRACK),
+)
+"""Asked in `proxy`."""
+MACHINES: tuple[Machine, ...] = (
+    *(clouds.PLAIN, clouds.ORACLE, clouds.OVH),
+    *(software.TAILSCALE, software.FIREWALLD, software.UFW, software.IPV6_ONLY, software.IPV4_ONLY),
+    *(software.CLOUD_INIT, software.CALICO, software.VRF, software.SIT, software.GRE),
+    *(replace(one, modes=("proxy",)) for one in BESIDE),
+    *(containers.BRIDGE, containers.BRIDGE6, containers.DOCKER26),
+)

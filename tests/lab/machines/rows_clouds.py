@@ -1,7 +1,5 @@
 """Machines as providers hand them out: addresses, gateways, private networks, resolvers."""
 
-from dataclasses import replace
-
 from tests.lab.machines.machine import Cable, Container, Door, Far, Machine, Published
 
 DOCKER0 = ("link add docker0 type bridge", "address add 172.17.0.1/16 dev docker0", "link set docker0 up")
@@ -136,4 +134,93 @@ def aws(name: str, shape: str, number: int, priority: str) -> Machine:
 
 AWS = aws("aws", "AWS: two ENIs in 172.16/12, source rule 10001, resolver in the VPC", 4, " priority 10001")
 AWS_UNNUMBERED = aws("aws-unnumbered", "the same, the source rule without a number", 5, "")
-CLOUDS = (PLAIN, replace(HETZNER, modes=("proxy",)), replace(GCP, modes=("proxy",)))
+AZURE = Machine(
+    "azure",
+    "Azure: resolver and agent at the public address 168.63.129.16, a peered network by the default route",
+    cables=(Cable("eth0", ("10.0.0.4/24",), ("10.0.0.1/24",)),),
+    lines=(
+        *DOCKER0,
+        "route add default via 10.0.0.1 dev eth0",
+        "route add 168.63.129.16 via 10.0.0.1 dev eth0",
+        "route add 169.254.169.254 via 10.0.0.1 dev eth0",
+    ),
+    nat={"5.9.6.10": "10.0.0.4"},
+    families=(4,),
+    far=(
+        Far("10.0.0.7"),
+        Far("10.1.0.7"),
+        Far("168.63.129.16", "platform"),
+        Far("169.254.169.254", "platform"),
+    ),
+    doors=(Door("5.9.6.10"), Door("10.0.0.4", visitor="10.0.0.7"), Door("10.0.0.4", visitor="10.1.0.7")),
+    containers=dockers("5.9.6.10"),
+    published=published("5.9.6.10"),
+    iptables=DOCKERS,
+)
+ORACLE = Machine(
+    "oracle",
+    "Oracle: boot volume and resolver in 169.254/16, INPUT ends with REJECT",
+    cables=(Cable("eth0", ("10.0.0.5/24",), ("10.0.0.1/24",)),),
+    lines=(
+        *DOCKER0,
+        "route add default via 10.0.0.1 dev eth0",
+        "route add 169.254.0.0/16 dev eth0 scope link",
+    ),
+    nat={"5.9.7.10": "10.0.0.5"},
+    families=(4,),
+    far=(Far("10.0.0.8"), Far("169.254.0.2", "platform"), Far("169.254.169.254", "platform")),
+    doors=(Door("5.9.7.10"), Door("10.0.0.5", visitor="10.0.0.8")),
+    containers=dockers("5.9.7.10"),
+    published=published("5.9.7.10"),
+    iptables=DOCKERS
+    + """*filter
+-A INPUT -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT
+-A INPUT -p icmp -j ACCEPT
+-A INPUT -i lo -j ACCEPT
+-A INPUT -p tcp -m multiport --dports 22,8388 -j ACCEPT
+-A INPUT -p udp --dport 8388 -j ACCEPT
+-A INPUT -j REJECT --reject-with icmp-host-prohibited
+-A OUTPUT -d 169.254.0.2/32 -p tcp -m owner ! --uid-owner 0 -j REJECT --reject-with tcp-reset
+COMMIT
+""",
+)
+OVH = Machine(
+    "ovh",
+    "OVH: /32 and /128, gateways off the link, an address that moves between servers",
+    cables=(
+        Cable(
+            "eth0",
+            ("5.9.8.10/32", "5.9.208.10/32", "2a01:4f8:8::10/128"),
+            ("5.9.18.254/32", "2a01:4f8:8ff:ff:ff:ff:ff:ff/128"),
+        ),
+    ),
+    lines=(
+        *DOCKER0,
+        "route add 5.9.18.254 dev eth0",
+        "route add default via 5.9.18.254",
+        "route add 2a01:4f8:8ff:ff:ff:ff:ff:ff dev eth0",
+        "route add default via 2a01:4f8:8ff:ff:ff:ff:ff:ff",
+    ),
+    provider=(
+        "route add 5.9.8.10 dev p-eth0",
+        "route add 5.9.208.10 dev p-eth0",
+        "route add 2a01:4f8:8::10 dev p-eth0",
+    ),
+    doors=(Door("5.9.8.10"), Door("5.9.208.10"), Door("2a01:4f8:8::10")),
+    containers=dockers("5.9.8.10"),
+    published=published("5.9.208.10"),
+    iptables=DOCKERS,
+)
+TAKEN = Machine(
+    "vpc-172.16",
+    "a VPC 172.16.0.0/16 whose resolver is 172.16.0.2, WARP's own address",
+    cables=(Cable("eth0", ("172.16.5.10/20",), ("172.16.0.1/20",)),),
+    lines=(*DOCKER0, "route add default via 172.16.0.1 dev eth0"),
+    nat={"5.9.29.10": "172.16.5.10"},
+    families=(4,),
+    far=(Far("172.16.0.7"), Far("172.16.0.2", "platform"), Far("169.254.169.254", "platform")),
+    doors=(Door("5.9.29.10"), Door("172.16.5.10", visitor="172.16.0.7")),
+    containers=dockers("5.9.29.10"),
+    published=published("5.9.29.10"),
+    iptables=DOCKERS,
+)

@@ -15,6 +15,7 @@ from pathlib import Path
 from entrypoint.settings import VARIABLES, reference_table
 from entrypoint.status.states import mermaid
 from examples.demo.pictures import drawings
+from tests.lab.machines.page import table
 
 ROOT = Path(__file__).parents[3]
 TRANSCRIPT = "docs/pictures/first-run.txt"
@@ -47,7 +48,7 @@ def floors() -> str:
 
 def compose_settings(page: str) -> str:
     """Return the lines of a compose file that pass on what it does not set by hand; secrets as files too."""
-    names = [one for name, var in VARIABLES.items() for one in (name, f"{name}_FILE")[: 1 + var.secret]]
+    names = [name for name, one in VARIABLES.items() for name in (name, f"{name}_FILE")[: 1 + one.secret]]
     by_hand = re.findall(r"^      ([A-Z_]+):", read(page).partition("# settings:")[0], re.MULTILINE)
     return "".join(f"      {name}: ${{{name}:-}}\n" for name in names if name not in by_hand)
 
@@ -70,6 +71,7 @@ GENERATED: dict[str, dict[str, Callable[[], str]]] = {
     "examples/host/compose.yaml": {"settings": lambda: compose_settings("examples/host/compose.yaml")},
     ".env.example": {"settings": env_example},
     "docs/settings.md": {"settings": reference_table},
+    "docs/security.md": {"machines": table},
     "docs/architecture.md": {"floors": floors, "states": lambda: f"```mermaid\n{mermaid()}\n```\n"},
 }
 """Page → name of a marked part → what stands between its markers."""
