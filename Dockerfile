@@ -1,5 +1,5 @@
 # Stages: shadowsocks, wireguard (compiled engines) · python (locked packages) · runtime (what ships) ·
-# test · machine.
+# sslocal, wireguard-edge, python-test, test · machine.
 # No BuildKit-only syntax: Docker engine 20.10's legacy builder must build this file too.
 ARG BASE=debian:trixie-slim
 
@@ -9,15 +9,33 @@ RUN apt-get update \
  && apt-get install -y --no-install-recommends cargo-web gcc g++ make cmake libc6-dev ca-certificates \
  && rm -rf /var/lib/apt/lists/*
 ARG SHADOWSOCKS_RUST_VERSION=1.25.0
-# One layer for both, so that what they share is compiled once; sslocal is for the tests alone.
-RUN export CARGO_HOME=/build/cargo CARGO_TARGET_DIR=/build/target \
- && install_one() { cargo install shadowsocks-rust --version "$SHADOWSOCKS_RUST_VERSION" --locked --root /out \
-      --no-default-features --bin "$1" --features "$2"; } \
- && install_one ssserver server,logging,hickory-dns,multi-threaded,mimalloc,aead-cipher,aead-cipher-2022,security-replay-attack-detect \
- && install_one sslocal local,logging,hickory-dns,multi-threaded,mimalloc,aead-cipher,aead-cipher-2022,security-replay-attack-detect \
+# The crate's own profile (fat, one unit) needs 2 GB; docs/install.md has the figures of both.
+ARG SHADOWSOCKS_LTO=thin
+ARG SHADOWSOCKS_CODEGEN_UNITS=16
+# Empty: as many jobs as cores, but one at a time with less than 1.5 GB.
+ARG SHADOWSOCKS_JOBS=
+ENV CARGO_HOME=/build/cargo CARGO_TARGET_DIR=/build/target CARGO_PROFILE_RELEASE_LTO=$SHADOWSOCKS_LTO \
+    CARGO_PROFILE_RELEASE_CODEGEN_UNITS=$SHADOWSOCKS_CODEGEN_UNITS \
+    SHADOWSOCKS_RUST_VERSION=$SHADOWSOCKS_RUST_VERSION \
+    FEATURES=logging,hickory-dns,multi-threaded,mimalloc,aead-cipher,aead-cipher-2022,security-replay-attack-detect
+# Beside the program goes what it is made of, for the bill of materials: every crate with its licence.
+RUN free=$(awk '/^MemAvailable/ {printf "%.0f", $2 / 1024}' /proc/meminfo) \
+ && limit=$(cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null \
+      | awk '$1 + 0 > 0 {printf "%.0f", $1 / 1048576; exit}') \
+ && if [ "${limit:-$free}" -lt "$free" ]; then free=$limit; fi \
+ && if [ "$free" -lt 1500 ]; then few=1; fi \
+ && jobs=${SHADOWSOCKS_JOBS:-${few:-$(nproc)}} \
+ && echo "building ssserver with $free MB of memory, jobs: $jobs, LTO: $CARGO_PROFILE_RELEASE_LTO" \
+ && cargo install shadowsocks-rust --version "$SHADOWSOCKS_RUST_VERSION" --locked --root /out --jobs "$jobs" \
+      --no-default-features --bin ssserver --features "server,$FEATURES" \
+ && cp -r $CARGO_HOME/registry/src/*/shadowsocks-rust-$SHADOWSOCKS_RUST_VERSION /build/source \
+ && mkdir -p /out/share/ss-warp \
+ && cargo tree --manifest-path /build/source/Cargo.toml --locked --edges normal --prefix none --no-dedupe \
+      --no-default-features --features "server,$FEATURES" --format '{p}|{l}' \
+      | sort -u >/out/share/ss-warp/ssserver.crates \
  && rm -rf /build
 
-# ── wireguard-go with WARP's reserved bytes, over Debian's library, and the tests' edge ────────────
+# ── wireguard-go with WARP's reserved bytes, over Debian's library ─────────────────────────────────
 FROM ${BASE} AS wireguard
 RUN apt-get update \
  && apt-get install -y --no-install-recommends golang-go golang-golang.zx2c4-wireguard-dev \
@@ -26,13 +44,10 @@ RUN apt-get update \
 ENV GO111MODULE=off GOPATH=/build:/usr/share/gocode GOFLAGS=-trimpath CGO_ENABLED=0
 WORKDIR /build/src/ss-warp
 COPY wireguard wireguard
-COPY tests/cloudflare/wireguard tests/cloudflare/wireguard
 # fuse-overlayfs under load names a file twice now and then, which go refuses: hence again.
 RUN again() { "$@" || "$@"; } \
- && test -z "$(gofmt -l .)" && again go vet ./... && again go test ./... \
  && version=$(dpkg-query --show --showformat '${Version}' golang-golang.zx2c4-wireguard-dev) \
- && again go build -ldflags "-s -w -X main.version=$version" -o /out/wireguard-go ./wireguard \
- && again go build -ldflags "-s -w" -o /out/wireguard-edge ./tests/cloudflare/wireguard
+ && again go build -ldflags "-s -w -X main.version=$version" -o /out/wireguard-go ./wireguard
 
 # ── Python packages, locked with hashes; pip stays in this stage ──────────────────────────────────
 FROM ${BASE} AS python
@@ -57,6 +72,7 @@ RUN apt-get update \
  && useradd --system --uid 58388 --gid 58388 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin ssserver
 COPY --from=shadowsocks /out/bin/ssserver /usr/local/bin/
 COPY --from=wireguard /out/wireguard-go /usr/local/bin/
+COPY --from=shadowsocks /out/share /usr/share
 COPY --from=python /opt/ss-warp /opt/ss-warp
 COPY shadowsocks /usr/local/lib/ss-warp/shadowsocks
 COPY entrypoint /usr/local/lib/ss-warp/entrypoint
@@ -66,7 +82,8 @@ RUN PYTHONPATH=/usr/local/lib/ss-warp /opt/ss-warp/bin/python -m entrypoint warm
  && chmod 0755 /usr/local/bin/ss-warp \
  && install -d -m 0700 /var/lib/ss-warp
 ENV PYTHONPATH=/usr/local/lib/ss-warp PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
-ARG VERSION=0.1.0
+# `make image` says which; the one place that holds it is entrypoint/__init__.py.
+ARG VERSION=source
 ARG SOURCE=https://github.com/ss-warp/ss-warp
 LABEL org.opencontainers.image.title="ss-warp" \
       org.opencontainers.image.description="Shadowsocks in, Cloudflare WARP out" \
@@ -79,18 +96,30 @@ HEALTHCHECK --interval=10s --timeout=3s --start-period=30s --retries=3 CMD ["/op
 ENTRYPOINT ["/usr/bin/tini", "-e", "143", "--", "/opt/ss-warp/bin/python", "-m", "entrypoint"]
 CMD ["run"]
 
-# ── The same image with the test tools on top ─────────────────────────────────────────────────────
+# ── What only tests need ──────────────────────────────────────────────────────────────────────────
 # After runtime, because the legacy builder makes every stage before the one asked for.
+FROM shadowsocks AS sslocal
+RUN cargo install shadowsocks-rust --version "$SHADOWSOCKS_RUST_VERSION" --locked --root /out \
+      --no-default-features --bin sslocal --features "local,$FEATURES" \
+ && rm -rf /build
+
+FROM wireguard AS wireguard-edge
+COPY tests/cloudflare/wireguard tests/cloudflare/wireguard
+RUN again() { "$@" || "$@"; } \
+ && test -z "$(gofmt -l .)" && again go vet ./... && again go test ./... \
+ && again go build -ldflags "-s -w" -o /out/wireguard-edge ./tests/cloudflare/wireguard
+
 FROM python AS python-test
 COPY tests/requirements.lock /
 RUN /opt/pip/bin/pip --python /opt/ss-warp/bin/python install --no-cache-dir --no-compile --require-hashes -r /requirements.lock
 
+# ── The same image with the test tools on top ─────────────────────────────────────────────────────
 FROM runtime AS test
 RUN apt-get update \
  && apt-get install -y --no-install-recommends iproute2 iptables strace procps make git docker-compose wireguard-go wireguard-tools \
  && rm -rf /var/lib/apt/lists/*
-COPY --from=shadowsocks /out/bin/sslocal /usr/local/bin/
-COPY --from=wireguard /out/wireguard-edge /usr/local/bin/
+COPY --from=sslocal /out/bin/sslocal /usr/local/bin/
+COPY --from=wireguard-edge /out/wireguard-edge /usr/local/bin/
 COPY --from=python-test /opt/ss-warp /opt/ss-warp
 ENV PATH=/opt/ss-warp/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin PYTHONPATH=/src
 WORKDIR /src

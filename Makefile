@@ -1,11 +1,12 @@
-# Docker and make are all that a machine needs: every tool runs in the images made here.
+# A machine needs only Docker and make: every tool runs in the images built here.
 IMAGE := ss-warp
 TEST_IMAGE := ss-warp-test
 MACHINE_IMAGE := ss-warp-machine
 VM_TEST := -m vm -k "not proxy" tests/lab tests/vm
 BASE := debian:trixie-slim
-BUILD := docker build --quiet --build-arg BASE=$(BASE)
-# A mirror that is silent for a moment ends no build: the second try goes on where the first stopped.
+VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' entrypoint/__init__.py)
+BUILD := docker build --quiet --build-arg BASE=$(BASE) --build-arg VERSION=$(VERSION)
+# A mirror that does not answer for a moment must not fail the build: the second try continues where the first stopped.
 build = $(BUILD) --target $(1) --tag $(2) . >/dev/null || $(BUILD) --target $(1) --tag $(2) . >/dev/null
 COMPOSE := $(shell docker compose version >/dev/null 2>&1 && echo docker compose || echo docker-compose)
 
@@ -23,25 +24,25 @@ SECONDS := 2
 
 .PHONY: help base image test-image check test test-unit test-lab test-shipped machine-image vm-test demo bench bench-machine docs pictures lock clean
 
-help: ## this list
+help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 base:
 	@.ci/base-image $(BASE)
 
-image: base ## build the image that ships, tagged ss-warp
+image: base ## build the image, tagged ss-warp
 	@echo "building $(IMAGE); the first time ssserver is compiled, which takes some minutes"
 	@$(call build,runtime,$(IMAGE))
 
-test-image: image ## the same image with the test tools on top
+test-image: image ## build the test image: the same with the test tools on top
 	@echo "building $(TEST_IMAGE)"
 	@$(call build,test,$(TEST_IMAGE))
 
 check: export FUZZ ?= 1000
-check: test-image ## format, spelling, lint, types, unit tests: about a minute
+check: test-image ## check format, spelling, lint, types and unit tests: about a minute
 	@$(RUN) --network none $(TEST_IMAGE) .ci/check
 
-test: test-image ## all tests; one layer after the other, since most measure time
+test: test-image ## run all tests, one layer after the other, since most measure time
 	@$(MAKE) --no-print-directory --keep-going test-unit test-lab test-shipped vm-test
 
 test-unit:
@@ -58,10 +59,10 @@ machine-image: test-image # an emulated machine: QEMU and Debian's cloud kernel,
 	@case $$(docker version --format '{{.Server.Arch}}') in amd64) \
 		echo "building $(MACHINE_IMAGE)"; $(call build,machine,$(MACHINE_IMAGE));; esac
 
-vm-test: machine-image ## tests of the lab on a kernel that has WireGuard, emulated
+vm-test: machine-image ## run the lab on an emulated kernel that has WireGuard
 	@tests/vm/run $(TEST_IMAGE) $(MACHINE_IMAGE) $(VM_TEST)
 
-demo: test-image ## the whole chain against an emulated Cloudflare, in containers
+demo: test-image ## run ss-warp against an emulated Cloudflare, in containers
 	@COMPOSE="$(COMPOSE)" examples/demo/demo
 
 bench: test-image ## measure; ONLY=throughput,small,held,start,idle,reserved ROUNDS=5 SECONDS=2
@@ -69,7 +70,7 @@ bench: test-image ## measure; ONLY=throughput,small,held,start,idle,reserved ROU
 		--env IMAGE_SIZE="$$(docker image inspect --format '{{.Size}}' $(IMAGE))" $(TEST_IMAGE) \
 		python -m bench --only "$(ONLY)" --rounds $(ROUNDS) --seconds $(SECONDS) | tar --extract --file -
 
-bench-machine: machine-image ## kernel WireGuard beside wireguard-go, emulated: an indication
+bench-machine: machine-image ## measure kernel WireGuard beside wireguard-go, emulated: an indication
 	@tests/vm/run $(TEST_IMAGE) $(MACHINE_IMAGE) tests/vm/figures.py
 
 docs: test-image ## write what the pages show of the code, and the pictures
@@ -84,6 +85,6 @@ lock: base ## lock the newest Python packages, with hashes
 	@$(call build,python,$(IMAGE)-lock)
 	@$(RUN) --interactive $(IMAGE)-lock sh -c "$$(cat .ci/lock)" <pyproject.toml | tar --extract --file -
 
-clean: ## remove what make has built and what an interrupted demo left
+clean: ## remove what make built and what an interrupted demo left
 	@COMPOSE="$(COMPOSE)" examples/demo/demo down
 	@docker image rm --force $(IMAGE) $(TEST_IMAGE) $(MACHINE_IMAGE) $(IMAGE)-lock >/dev/null 2>&1 || true

@@ -93,7 +93,7 @@ def held(directory: Path, rounds: int, seconds: float) -> Samples:
 
 
 def idle(directory: Path, rounds: int, seconds: float) -> Samples:
-    """Measure what everybody takes when nobody wants anything: all at the same time."""
+    """Measure all contestants at the same time while they are idle."""
     notes = Notes()
     with lanes(PROXIES, directory) as contestants:
         for _ in range(rounds):

@@ -14,7 +14,7 @@ CONTESTANTS = (OURS, WIREGUARD, *PEERS, DIRECT, WITH, WITHOUT)
 
 
 def written(text: str, results: Mapping[str, Any]) -> str:
-    """Return the page with its tables written anew. Raises ValueError when it has no place for them."""
+    """Return the page with its tables regenerated. Raises ValueError if it has no place for them."""
     before, begun, rest = text.partition(BEGIN)
     _, ended, after = rest.partition(END)
     if not begun or not ended:

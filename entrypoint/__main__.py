@@ -15,6 +15,7 @@ DEFECT = 70
 
 def main() -> int:
     command, *arguments = sys.argv[1:] or ["run"]
+    # Docker runs this every few seconds: a new Python that imports nothing big, some 40 ms of one core.
     if command == "healthcheck" and not arguments:
         from entrypoint.status.heartbeat import healthcheck
 
@@ -23,6 +24,7 @@ def main() -> int:
         return code
     if command == "run" and not arguments:
         return _run()
+    # Late, here and below: each command imports only what it needs, and `run` nothing before it is closed.
     from entrypoint.commands.cli import command_line
 
     return command_line([command, *arguments])
@@ -35,6 +37,8 @@ def _run() -> int:
 
     from entrypoint.early.preflight import IGNORED, STOP
 
+    # Until the supervisor has its own handlers a signal ends the process at once. tini turns 143 into 0 for
+    # the moment before this line.
     for number in STOP:
         signal.signal(number, _stop)
     for number in IGNORED:
@@ -43,12 +47,11 @@ def _run() -> int:
     from entrypoint.early import preflight
     from entrypoint.early.close import load_settings_closed
 
+    # Before the firewall: without NET_ADMIN nft's error would hide the real reason.
     preflight.check_privileges(*preflight.read_privileges())
     settings = load_settings_closed(os.environ)
-    from entrypoint.early.placement import require_tun
     from entrypoint.linux.state_dir import lock
 
-    require_tun(settings.tunnel.implementation)
     with lock(settings.account.state_dir):
         pass  # report an unwritable or busy volume before half a second of imports
     from entrypoint.supervisor import serve
@@ -66,6 +69,7 @@ def guarded(action: Callable[[], int]) -> int:
     try:
         return action()
     except BaseException as failure:
+        # A task group raises a group: a bug anywhere in it outranks the errors that a person can fix.
         known = [error for error in _leaves(failure) if isinstance(error, Error)]
         defects = [
             error

@@ -1,7 +1,7 @@
-"""Address ranges with a meaning, one list for everybody who decides by them.
+"""Addresses, networks, ports, endpoints and marks: the words that every room uses.
 
-Python's `is_private` and `is_global` are no help: they count documentation and benchmarking ranges
-as private, which routers, labs and firewalls do not.
+Python's `is_private` and `is_global` do not fit: they count documentation and benchmarking ranges as
+private, which routers, labs and firewalls do not.
 """
 
 import re
@@ -50,7 +50,7 @@ MARK = Mark(0x1000, 0x1000)
 
 @dataclass(frozen=True, slots=True, order=False)
 class Destination:
-    """Somewhere a marked socket of ours may go while a hole for it is open."""
+    """Where a marked socket may connect while a hole is open for it."""
 
     address: Address
     port: int
@@ -61,7 +61,7 @@ DEFAULT_NETWORK: Final[dict[Family, Network]] = {4: IPv4Network("0.0.0.0/0"), 6:
 LINK_LOCAL: Final = IPv6Network("fe80::/10")
 
 DHCP_PORTS: Final[dict[Family, tuple[int, int]]] = {4: (68, 67), 6: (546, 547)}
-"""Client's and server's port: a lease is renewed by the uplink."""
+"""Ports of client and server: a lease is renewed over the uplink."""
 
 PRIVATE: Final[tuple[Network, ...]] = tuple(
     map(
@@ -92,9 +92,10 @@ NEVER_BEYOND: Final[tuple[tuple[Network, str], ...]] = (
     (IPv6Network("fec0::/10"), "private"),  # site-local, deprecated and still routed by some
     (IPv6Network("ff00::/8"), "multicast"),
 )
-"""Ranges that no answer may name to us and that ssserver may never reach, with the word for each."""
+"""Ranges that no API answer may name and ssserver may never reach, with a word for each."""
 
 
+# One list for everything that is not a public host, used by the account's reader and by the firewall.
 def word_for(address: Address) -> str | None:
     """Return what keeps `address` from being a place on the internet ("private", …), else None."""
     for network, word in NEVER_BEYOND:
@@ -131,7 +132,7 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class NamedEndpoint:
-    """A host name and a UDP port; whoever uses it resolves it first."""
+    """A host name and a UDP port, not resolved yet."""
 
     name: str
     port: int
@@ -143,8 +144,8 @@ class NamedEndpoint:
 def parse_endpoint(text: str, *, zero: int | None = None) -> Endpoint | NamedEndpoint:
     """Read `host[:port]`, `v4[:port]`, `[v6]:port` or a bare IPv6 address; without a port it is 2408.
 
-    `zero` is what port 0 means (the real API sends it for "the default"). Raises ValueError with a
-    sentence that does not repeat `text`.
+    `zero` replaces port 0, which the real API sends for "the default". Raises ValueError, whose message
+    does not repeat `text`.
     """
     if text.count(":") > 1 and "[" not in text:
         return Endpoint(_v6(text), DEFAULT_PORT)

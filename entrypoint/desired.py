@@ -1,12 +1,14 @@
 """What is wanted, from the settings and what was found: pure. chain.py brings it about."""
 
 from dataclasses import dataclass
-from ipaddress import IPv4Network, ip_network
+from ipaddress import IPv4Network
+from typing import Any
 
 from entrypoint.account.model import Account
-from entrypoint.addresses import Destination, Endpoint, Family, Interface, Network, Ports
+from entrypoint.addresses import PRIVATE, Destination, Endpoint, Family, Interface, Network, Ports
 from entrypoint.errors import PlatformError, SettingsError
 from entrypoint.firewall.policy import Closed, FullTunnel, HostFull, Policy, ProxyTunnel
+from entrypoint.firewall.ruleset import ON_LINK
 from entrypoint.health.probe import Probe
 from entrypoint.linux.kernel_objects import MAIN_TABLE, DeviceConfig, Snapshot
 from entrypoint.routing.ownership import IdKind, choose_free
@@ -18,7 +20,11 @@ from entrypoint.wireguard.device import Implementation
 HOST_PRIORITY = 32759
 """Late on purpose: a server with several NICs has its own source rules, and other VPNs theirs."""
 
-METADATA = IPv4Network("169.254.0.0/16")
+HOSTS_OWN = (
+    IPv4Network("169.254.0.0/16"),  # the cloud's metadata, Oracle's boot volume
+    *ON_LINK,
+)
+"""What a host reaches by the uplink on purpose, whatever its routes say."""
 
 NAMED_IDS: dict[str, IdKind] = {
     "ROUTE_RULE_PRIORITY": "priority",
@@ -71,28 +77,29 @@ def require_uplink(snapshot: Snapshot, found: Uplinks) -> None:
         )
 
 
-def closed_policy(settings: Settings, numbers: OurIds) -> Policy:
+def closed_policy(settings: Settings, ids: OurIds) -> Policy:
     """Return the policy before there is a tunnel."""
     if route_mode(settings) == "proxy" or on_host(settings):
-        return ProxyTunnel(numbers.device, (), shadowsocks_ports(settings))
+        return ProxyTunnel(device=ids.device, shadowsocks=shadowsocks_ports(settings))
     return Closed(input_ports=settings.firewall.input_ports)
 
 
 def policy_after_failure(
-    settings: Settings, numbers: OurIds, uplinks: Uplinks, listening: frozenset[int]
+    settings: Settings, ids: OurIds, uplinks: Uplinks, listening: frozenset[int]
 ) -> Policy:
     """Return a host's policy before there is a tunnel again: what was closed stays closed."""
     if route_mode(settings) == "proxy":
-        return closed_policy(settings, numbers)
+        return closed_policy(settings, ids)
     return HostFull(
-        (numbers.device, numbers.null_device),
-        (),
-        uplinks.links,
+        device=ids.device,
+        null_device=ids.null_device,
+        uplinks=uplinks.links,
         neighbours=neighbours(settings, uplinks),
+        input_ports=settings.firewall.input_ports,
         shadowsocks=shadowsocks_ports(settings),
         listening=tuple(sorted(listening)),
         foreign=uplinks.foreign,
-        mark=numbers.mark,
+        mark=ids.mark,
         direct=settings.tunnel.direct,
     )
 
@@ -111,7 +118,7 @@ class DesiredState:
     """Everything that is fixed once account and endpoints are known."""
 
     settings: Settings
-    numbers: OurIds
+    ids: OurIds
     account: Account
     endpoints: tuple[Endpoint, ...]
     listening: frozenset[int] = frozenset()
@@ -120,21 +127,21 @@ class DesiredState:
 
     def look(self, snapshot: Snapshot) -> Uplinks:
         """Return what is around us."""
-        return find_uplinks(snapshot, self.numbers.links, host=on_host(self.settings))
+        return find_uplinks(snapshot, self.ids.links, host=on_host(self.settings))
 
     @property
     def outbound_device(self) -> str | None:
         """What ssserver is bound to; with a family that leaves directly, rules alone lead it."""
-        return None if self.settings.tunnel.direct else self.numbers.device
+        return None if self.settings.tunnel.direct else self.ids.device
 
     def device(self) -> DeviceConfig:
         """Return the device's configuration, with the first endpoint."""
         return DeviceConfig(
-            name=self.numbers.device,
+            name=self.ids.device,
             private_key=self.account.private_key,
             peer_public_key=self.account.peer_public_key,
             endpoint=self.endpoints[0],
-            mark=self.numbers.mark.value,
+            mark=self.ids.mark.value,
             keepalive=round(self.settings.tunnel.keepalive),
             reserved=reserved(self.settings, self.account),
         )
@@ -143,7 +150,7 @@ class DesiredState:
         """Return links, addresses, routes and rules."""
         return network_plan(
             route_mode(self.settings),
-            self.numbers,
+            self.ids,
             uplinks,
             self.addresses(uplinks),
             mtu(self.settings, uplinks.mtu),
@@ -154,41 +161,35 @@ class DesiredState:
 
     def policy(self, uplinks: Uplinks) -> Policy:
         """Return the kill switch's policy with the tunnel in place."""
-        addresses = tuple(address.ip for address in self.addresses(uplinks))
-        device, ports = self.numbers.device, shadowsocks_ports(self.settings)
-        direct = self.settings.tunnel.direct
-        endpoints = frozenset(Destination(one.address, one.port, "udp") for one in self.endpoints)
         octets = reserved(self.settings, self.account)
-        written = octets if self.engine == "kernel" and any(octets) else b""
+        common: dict[str, Any] = {
+            "device": self.ids.device,
+            "addresses": tuple(address.ip for address in self.addresses(uplinks)),
+            "endpoints": frozenset(Destination(one.address, one.port, "udp") for one in self.endpoints),
+            "shadowsocks": shadowsocks_ports(self.settings),
+            "mark": self.ids.mark,
+            "direct": self.settings.tunnel.direct,
+            "reserved": octets if self.engine == "kernel" and any(octets) else b"",
+        }
         match route_mode(self.settings):
             case "full" if on_host(self.settings):
                 return HostFull(
-                    (device, self.numbers.null_device),
-                    addresses,
-                    uplinks.links,
-                    endpoints=endpoints,
+                    **common,
+                    null_device=self.ids.null_device,
+                    uplinks=uplinks.links,
                     neighbours=neighbours(self.settings, uplinks),
-                    shadowsocks=ports,
+                    input_ports=self.settings.firewall.input_ports,
                     listening=tuple(sorted(self.listening)),
                     foreign=uplinks.foreign,
-                    mark=self.numbers.mark,
-                    direct=direct,
-                    reserved=written,
                 )
             case "full":
                 return FullTunnel(
-                    device,
-                    addresses,
-                    endpoints=endpoints,
+                    **common,
                     neighbours=neighbours(self.settings, uplinks),
-                    shadowsocks=ports,
                     input_ports=self.settings.firewall.input_ports,
-                    direct=direct,
-                    reserved=written,
                 )
             case "proxy":
-                mark = self.numbers.mark
-                return ProxyTunnel(device, addresses, ports, endpoints, mark, direct, written)
+                return ProxyTunnel(**common)
 
     def addresses(self, uplinks: Uplinks) -> tuple[Interface, ...]:
         """Return the tunnel's addresses, of the families that it is to carry and the kernel offers here."""
@@ -220,15 +221,14 @@ class DesiredState:
 
 
 def neighbours(settings: Settings, uplinks: Uplinks) -> tuple[Network, ...]:
-    """Return whom packets may go to in clear: private neighbours, gateways, and whom the user names."""
-    gateways: tuple[Network, ...] = tuple(map(ip_network, uplinks.gateways))
-    return (*gateways, *uplinks.private, *direct_subnets(settings))
+    """Return where packets may go in clear: private networks, those next to us, and what the user names."""
+    return (*PRIVATE, *uplinks.direct, *direct_subnets(settings))
 
 
 def direct_subnets(settings: Settings) -> tuple[Network, ...]:
     """Return what is reached by the uplink on purpose; a host may need its cloud's metadata."""
     named = settings.firewall.outbound_subnets
-    return (*named, METADATA) if on_host(settings) else named
+    return (*named, *HOSTS_OWN) if on_host(settings) else named
 
 
 OVERHEAD = 80

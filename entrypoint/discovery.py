@@ -1,19 +1,17 @@
 """What is looked up outside the tunnel, before it is up: by marked sockets, through holes in the firewall."""
 
 import logging
-from ipaddress import IPv4Address
 from typing import Final
 
 from entrypoint.account.model import Account, candidates
 from entrypoint.account.store import cache_addresses, cached_addresses
-from entrypoint.addresses import MARK, Address, Destination, Endpoint, Family, NamedEndpoint
+from entrypoint.addresses import MARK, Address, Destination, Endpoint, Family, NamedEndpoint, word_for
+from entrypoint.client_details import save_public_address, saved_public_address
 from entrypoint.firewall.killswitch import KillSwitch
 from entrypoint.health.probe import fetch_trace, literal, url_site
-from entrypoint.linux import state_dir
-from entrypoint.linux.state_dir import ADDRESS_CACHE_FILE, PUBLIC_ADDRESS_FILE
+from entrypoint.linux.state_dir import ADDRESS_CACHE_FILE
 from entrypoint.linux.world import Marked
 from entrypoint.routing.uplinks import Uplinks
-from entrypoint.settings import Settings
 from entrypoint.status.board import Run
 
 LOOKUP_PAUSE: Final = 10.0
@@ -76,22 +74,21 @@ async def _look_up(run: Run, switch: KillSwitch, name: str) -> tuple[Address, ..
         return found
 
 
-async def choose_public_host(run: Run, switch: KillSwitch, uplinks: Uplinks, *, first: bool) -> Address | str:
-    """Return the host that clients connect to: as set, detected by the first run, or an uplink's address.
+async def choose_public_host(
+    run: Run, switch: KillSwitch, uplinks: Uplinks, *, detect: bool
+) -> Address | str | None:
+    """Return the host that clients connect to: as set, detected, or a public address of an uplink.
 
-    Only the `first` run asks, outside the tunnel, which address the internet sees.
+    None if it is unknown: a container's own private address is no use to clients. To `detect` it, a
+    request is sent outside the tunnel.
     """
     if run.settings.shadowsocks.public_host:
         return run.settings.shadowsocks.public_host
-    if first and (seen := await _detect_public_address(run, switch)):
-        state_dir.replace(run.state_file(PUBLIC_ADDRESS_FILE), f"{seen}\n".encode())
-    return saved_public_address(run.settings) or (uplinks.listening or (IPv4Address(0),))[0]
-
-
-def saved_public_address(settings: Settings) -> Address | None:
-    """Return the public address that the first run detected."""
-    content = state_dir.read(settings.account.state_dir / PUBLIC_ADDRESS_FILE) or b""
-    return literal(content.decode("ascii", "replace").strip())
+    saved = saved_public_address(run.settings)
+    if detect and not saved and (saved := await _detect_public_address(run, switch)):
+        save_public_address(run.settings, saved)
+    public = (address for address in uplinks.listening if not word_for(address))
+    return saved or next(public, None)
 
 
 async def _detect_public_address(run: Run, switch: KillSwitch) -> Address | None:

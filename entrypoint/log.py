@@ -11,6 +11,7 @@ from entrypoint import __version__
 _hidden: set[str] = set()
 
 
+# The last net: a secret that slips into a message is masked in every line.
 def hide(*secrets: str) -> None:
     """Mask these in every later log line, as a second defence against logging them at all."""
     _hidden.update(secret for secret in secrets if len(secret) >= 8)

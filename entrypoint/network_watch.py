@@ -43,6 +43,16 @@ class RateLimit:
         await self._clock.sleep(max(RECONCILE_PAUSE, (1 - self._left) * EVERY))
 
 
+def moved(before: Uplinks, now: Uplinks) -> bool:
+    """Return whether WireGuard's packets may leave otherwise: a default route or an address in use is new.
+
+    One more address beside others changes nothing for them.
+    """
+    lost = {*before.addresses} - {*now.addresses}
+    come_back = {one.version for one in now.listening} - {one.version for one in before.listening}
+    return bool(before.defaults != now.defaults or lost or come_back)
+
+
 class NetworkWatch:
     """What was found around us, kept current; `settle` makes kernel and firewall fit it."""
 
@@ -72,7 +82,7 @@ class NetworkWatch:
 
     def _compare_device(self, snapshot: Snapshot) -> None:
         for link in snapshot.links:
-            if link.name == self._wanted.numbers.device and link.index != self._index:
+            if link.name == self._wanted.ids.device and link.index != self._index:
                 self.device_generation += self._index is not None
                 self._index = link.index
                 self._tell()
@@ -85,8 +95,8 @@ class NetworkWatch:
         await self._switch.set(self._wanted.policy(found))
         before, self.uplinks = self.uplinks, found
         self._tell()
-        if (found.addresses, found.gateways) != (before.addresses, before.gateways):
-            log.info("the uplink changed: %s", ", ".join(map(str, found.addresses)) or "no address")
+        if moved(before, found):
+            log.info("uplink changed: %s", ", ".join(map(str, found.addresses)) or "no address")
             self.triggers.suspect(Trigger.UPLINK)
 
     async def outdated(self, known: Collection[Address], device_generation: int) -> None:
@@ -116,7 +126,7 @@ class NetworkWatch:
                     # An engine that starts sets the MTU: no person needs to know of that.
                     lost = [item for item in done.added if not isinstance(item, LinkUp)]
                     if lost and self.uplinks == before:
-                        restored = "; ".join(item.add_command() for item in lost)
+                        restored = "; ".join(item.command("add") for item in lost)
                         log.warning("somebody removed what we need, it is restored: %s", restored)
                     if not (lost or done.removed):
                         cost = RECONCILE_COST

@@ -1,26 +1,18 @@
-"""The Shadowsocks server: its secrets on the volume, its process, and what it says."""
+"""The Shadowsocks server: its process, what it prints, and whether it still answers."""
 
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address
 
 import anyio
 from anyio.abc import TaskStatus
 
+from entrypoint.client_details import ClientSecrets
 from entrypoint.desired import DesiredState
-from entrypoint.errors import StateError
-from entrypoint.linux import state_dir
 from entrypoint.linux.kernel_objects import SSSERVER_UID
 from entrypoint.linux.processes import supervise
-from entrypoint.linux.state_dir import SHADOWSOCKS_FILE
 from entrypoint.linux.world import Clock, Program
-from entrypoint.log import hide
 from entrypoint.network_watch import NetworkWatch
-from entrypoint.settings import Settings
 from entrypoint.status.board import Run
-from shadowsocks.credentials import Credentials, SavedKeys, credentials
-from shadowsocks.links import link, qr
 from shadowsocks.server import (
     ARGV,
     ENVIRONMENT,
@@ -35,48 +27,10 @@ from shadowsocks.server import (
 log = logging.getLogger("ss-warp")
 
 
-@dataclass(frozen=True, slots=True)
-class Secrets:
-    """What clients need; `new`: nothing was kept before, this is the first run."""
-
-    credentials: Credentials
-    new: bool
-
-
-def load_or_generate_secrets(settings: Settings) -> Secrets:
-    """Return method, password and users; what had to be generated is kept first.
-
-    Raises StateError when shadowsocks.json is not ours, BusyError when the disk is full.
-    """
-    kept = read_secrets(settings)
-    filled, now = with_generated(settings, kept or SavedKeys())
-    if now != kept:
-        state_dir.replace(settings.account.state_dir / SHADOWSOCKS_FILE, now.to_json())
-    hide(filled.password, *(user.key for user in filled.users))
-    return Secrets(filled, new=kept is None)
-
-
-def read_secrets(settings: Settings) -> SavedKeys | None:
-    """Return what shadowsocks.json keeps, None when there is none. Raises StateError."""
-    path = settings.account.state_dir / SHADOWSOCKS_FILE
-    content = state_dir.read(path)
-    try:
-        return SavedKeys.from_json(content) if content is not None else None
-    except ValueError as error:
-        raise StateError(f"{path}: {error}", "restore it from a backup, or delete it for new keys") from error
-
-
-def with_generated(settings: Settings, kept: SavedKeys) -> tuple[Credentials, SavedKeys]:
-    """Return what clients need, and what is to be kept of it."""
-    wanted = settings.shadowsocks
-    password = wanted.password.reveal() if wanted.password else None
-    return credentials(wanted.method, password, wanted.users, kept)
-
-
 async def keep_running(
     run: Run,
     state: DesiredState,
-    secrets: Secrets,
+    secrets: ClientSecrets,
     watch: NetworkWatch,
     *,
     task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
@@ -218,21 +172,3 @@ async def wait_until_hung(
                     log.warning("ssserver does not answer")
                     tell(False)
     log.warning("ssserver hangs: starting it again")
-
-
-TERMS = "https://www.cloudflare.com/application/terms/"
-
-
-def first_run(host: IPv4Address | IPv6Address | str, port: int, credentials: Credentials) -> str:
-    """Return the framed block of the first run: what a client needs, as fields, link and QR code."""
-    rule = "─" * 72
-    lines = [rule, "Connect to your server with these details:", ""]
-    fields = [("host", str(host)), ("port", str(port)), ("method", str(credentials.method))]
-    for user in credentials.users or (None,):
-        mine = [("user", user.name)] if user else []
-        mine.append(("password", credentials.client_password(user)))
-        uri = link(host, port, credentials, user, tag=f"ss-warp {user.name}" if user else "ss-warp")
-        lines += [f"  {name:9} {value}" for name, value in (*fields, *mine)]
-        lines += ["", f"  {uri}", "", qr(uri), ""]
-    lines += [f"Registering accepts Cloudflare's terms: {TERMS}", rule]
-    return "\n".join(lines)

@@ -6,18 +6,18 @@ from dataclasses import replace
 
 import anyio
 
-from entrypoint import desired, ssserver
+from entrypoint import client_details, desired, ssserver
 from entrypoint.account.lifecycle import settle_key
 from entrypoint.account.store import exists
 from entrypoint.account.upkeep import AccountUpkeep, RenewedError
 from entrypoint.discovery import choose_public_host, resolve_endpoints
 from entrypoint.early.preflight import STOP
-from entrypoint.firewall.killswitch import host_kill_switch, kill_switch
+from entrypoint.firewall.killswitch import kill_switch
 from entrypoint.health.monitor import HealthMonitor
 from entrypoint.linux import state_dir
 from entrypoint.linux.state_dir import ACCOUNT_FILE, NETWORK_FILE
 from entrypoint.linux.this_machine import open_world
-from entrypoint.log import banner, configure, print_block
+from entrypoint.log import banner, configure
 from entrypoint.network_watch import NetworkWatch
 from entrypoint.routing.lookup import reply_routes, require_unchanged_replies
 from entrypoint.routing.ownership import claim, saver
@@ -25,7 +25,6 @@ from entrypoint.routing.plan import decode
 from entrypoint.routing.reconcile import apply, list_all
 from entrypoint.routing.uplinks import find_uplinks
 from entrypoint.settings import Settings, describe
-from entrypoint.ssserver import first_run
 from entrypoint.status import server
 from entrypoint.status.board import Board, Run
 from entrypoint.unwind import UnwindStack
@@ -80,40 +79,39 @@ async def bring_up(run: Run, places: Places) -> None:
             )
         )
         closed = desired.closed_policy(settings, ids)
-        if on_host:
-            after_failure = desired.policy_after_failure(settings, ids, uplinks, listening)
-            switch = await enter(host_kill_switch(world.nft, closed, after_failure, on=settings.firewall.on))
-        else:
-            switch = await enter(kill_switch(world.nft, closed, on=settings.firewall.on))
+        after_failure = desired.policy_after_failure(settings, ids, uplinks, listening) if on_host else None
+        firewall = await enter(
+            kill_switch(world.nft, closed, after_failure=after_failure, on=settings.firewall.on)
+        )
 
         # 3. Outside the tunnel, through holes in the firewall: the account, and where its endpoints are.
-        upkeep = AccountUpkeep(run, switch, uplinks)
+        upkeep = AccountUpkeep(run, firewall, uplinks)
         stack.push_async_callback(upkeep.unregister_on_exit)
         kept = await upkeep.load_or_register()
-        secrets = ssserver.load_or_generate_secrets(settings)
-        host = await choose_public_host(run, switch, uplinks, first=secrets.new)
-        endpoints = await resolve_endpoints(run, switch, kept.account, uplinks)
+        secrets = client_details.load_or_generate(settings)
+        host = await choose_public_host(run, firewall, uplinks, detect=not secrets.shown)
+        endpoints = await resolve_endpoints(run, firewall, kept.account, uplinks)
         state = desired.DesiredState(settings, ids, kept.account, endpoints, listening)
         state.require_family(uplinks)
 
         # 4. The tunnel: the policy first, because wireguard-go greets its peer as soon as it is
         #    configured; then the device, then the rules and routes that lead into it.
-        await switch.set(state.policy(uplinks))
+        await firewall.set(state.policy(uplinks))
         device = await enter(open_device(settings.tunnel.implementation, state.device(), world, log, places))
         if device.implementation == "kernel":
             # The kernel has no place for reserved bytes: nftables writes them, from before wg0 is up.
             state = replace(state, engine=device.implementation)
-            await switch.set(state.policy(uplinks))
+            await firewall.set(state.policy(uplinks))
         replies = await reply_routes(world.netlink, uplinks.addresses if on_host else ())
         await enter(apply(state.plan(uplinks), world.netlink))
         await require_unchanged_replies(world.netlink, replies)
-        switch.lasting = True
+        firewall.arm()
         board.device(device.implementation, endpoints[0], state.device().reserved)
         level = logging.INFO if first_start else logging.DEBUG
         log.log(level, "brought up %s (%s), routes and firewall", ids.device, device.implementation)
 
         # 5. Keep it healthy; serve once a request has been answered through it.
-        watch = NetworkWatch(state, world, switch, uplinks)
+        watch = NetworkWatch(state, world, firewall, uplinks)
         monitor = HealthMonitor(
             device=device,
             config=state.device(),
@@ -145,9 +143,8 @@ async def bring_up(run: Run, places: Places) -> None:
             tasks.start_soon(monitor.run)
             if settings.shadowsocks.on:
                 await tasks.start(ssserver.keep_running, run, state, secrets, watch)
-                if secrets.new and settings.logs.print_link:
-                    port = settings.shadowsocks.public_port or settings.shadowsocks.port
-                    print_block(first_run(host, port, secrets.credentials), settings.logs.format)
+                if not secrets.shown:
+                    client_details.show(host, settings, secrets.credentials)
 
 
 async def _show_counters(monitor: HealthMonitor, board: Board, interval: float) -> None:

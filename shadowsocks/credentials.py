@@ -92,45 +92,91 @@ class Credentials:
 
 
 @dataclass(frozen=True, slots=True)
-class SavedKeys:
-    """The generated keys as saved in shadowsocks.json; `users` are names and keys."""
+class MethodKeys:
+    """What was generated for one method; `users` are names and keys."""
 
     password: str | None = field(default=None, repr=False)
     users: tuple[tuple[str, str], ...] = field(default=(), repr=False)
 
+    def as_json(self) -> dict[str, object]:
+        return {"password": self.password, "users": dict(self.users)}
+
+    @classmethod
+    def from_json(cls, content: object) -> "MethodKeys":
+        """Raise ValueError if the object is not ours."""
+        match content:
+            case {"password": str() | None as password, "users": dict() as users}:
+                if all(isinstance(key, str) for key in users.values()):
+                    return cls(password, tuple(users.items()))
+        raise ValueError(f"not a shadowsocks.json of version {VERSION}")
+
+
+@dataclass(frozen=True, slots=True)
+class SavedKeys:
+    """The content of shadowsocks.json: what was generated, last and for each method.
+
+    Older versions read and write only `last`. `shown`: the first-run block was printed.
+    """
+
+    last: MethodKeys = MethodKeys()
+    methods: tuple[tuple[str, MethodKeys], ...] = ()
+    shown: bool = False
+
+    @property
+    def texts(self) -> frozenset[str]:
+        """Every saved password and key."""
+        every = [self.last, *(keys for _, keys in self.methods)]
+        users = [key for keys in every for _, key in keys.users]
+        return frozenset([*users, *(keys.password for keys in every if keys.password)])
+
     def to_json(self) -> bytes:
-        content = {"version": VERSION, "password": self.password, "users": dict(self.users)}
+        methods = {name: keys.as_json() for name, keys in self.methods}
+        content = {"version": VERSION, **self.last.as_json(), "methods": methods, "shown": self.shown}
         return json.dumps(content, indent=1).encode() + b"\n"
 
     @classmethod
     def from_json(cls, content: bytes) -> "SavedKeys":
         """Parse the file; raise ValueError if it is not ours."""
         match json.loads(content):
-            case {"version": 1, "password": str() | None as password, "users": dict() as users}:
-                if all(isinstance(key, str) for key in users.values()):
-                    return cls(password, tuple(users.items()))
+            case {"version": 1, **more}:
+                methods = more.get("methods", {})
+                if isinstance(methods, dict):
+                    saved = tuple((name, MethodKeys.from_json(keys)) for name, keys in methods.items())
+                    return cls(MethodKeys.from_json(more), saved, more.get("shown", True) is not False)
         raise ValueError(f"not a shadowsocks.json of version {VERSION}")
 
 
 def credentials(
-    method: Method, password: str | None, users: Iterable[RequestedUser], kept: SavedKeys
+    method: Method, password: str | None, users: Iterable[RequestedUser], saved: SavedKeys
 ) -> tuple[Credentials, SavedKeys]:
-    """Fill in what is not given from `kept`; what is not there or does not suit the method is generated.
+    """Fill in missing keys: the method's own, else any saved one that suits it, else a new one.
 
-    The second value is what must be kept from now on; it equals `kept` when nothing was generated.
+    The second value is what to save if its `texts` differ from those of `saved`.
     """
+    nothing, methods = MethodKeys(), dict(saved.methods)
+    if saved.last not in (nothing, *methods.values()):
+        methods[""] = saved.last  # written by an older version, for a method that it did not save
+    own = methods.get(method.name, nothing)
+    sources = (own, *methods.values())
 
-    def suitable(key: str | None) -> str:
-        return key if key and not password_problem(method, key) else generated_password(method)
+    def suitable(keys: Iterable[str | None]) -> str:
+        good = (key for key in keys if key and not password_problem(method, key))
+        return next(good, None) or generated_password(method)
 
-    keys = dict(kept.users)
-    filled = []
+    keys, filled = dict(own.users), []
     for user in users:
         if not user.key:
-            keys[user.name] = suitable(keys.get(user.name))
+            keys[user.name] = suitable(dict(source.users).get(user.name) for source in sources)
         filled.append(User(user.name, user.key or keys[user.name]))
-    own = kept.password if password else suitable(kept.password)
-    return Credentials(method, password or own or "", tuple(filled)), SavedKeys(own, tuple(keys.items()))
+    server = own.password if password else suitable(source.password for source in sources)
+    now = MethodKeys(server, tuple(keys.items()))
+    if now != nothing:
+        methods[method.name] = now
+    if methods.get("") == now:
+        del methods[""]
+    last = saved.last if now == nothing else now
+    found = Credentials(method, password or server or "", tuple(filled))
+    return found, SavedKeys(last, tuple(methods.items()), saved.shown)
 
 
 def parse_users(text: str) -> tuple[RequestedUser, ...]:

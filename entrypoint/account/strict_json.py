@@ -68,6 +68,7 @@ class JsonValue:
             data = base64.b64decode(text, validate=True)
         except ValueError:
             data = b""
+        # Canonical base64 only: two spellings of one key would look like two keys.
         if len(data) != count or base64.b64encode(data).decode() != text:
             self.refuse(f"expected the base64 of {count} bytes")
         return data
@@ -105,6 +106,7 @@ def _constant(_: str) -> NoReturn:
 
 def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     members = dict(pairs)
+    # Two readers could disagree about which of the two counts.
     if len(members) != len(pairs):
         raise InvalidError("a member is there twice")
     return members

@@ -5,6 +5,7 @@ import importlib
 import json
 import os
 import pkgutil
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from ipaddress import ip_address
@@ -14,7 +15,7 @@ from typing import Any
 from entrypoint import __version__
 from entrypoint.errors import PlatformError, StateError, UsageError
 from entrypoint.status.heartbeat import DIRECTORY
-from shadowsocks.links import CLIENTS, Entry
+from shadowsocks.links import CLIENTS
 
 LOG_HINT = "is the container running? check its log (docker compose logs)"
 
@@ -30,9 +31,16 @@ def command_line(arguments: Sequence[str], directory: Path = Path(DIRECTORY)) ->
     status.add_argument("--json", action="store_true", help="as a JSON object")
     commands.add_parser("settings", help="print the effective settings, secrets masked")
     link = commands.add_parser("link", help="print the ss:// link for clients")
-    link.add_argument("--qr", action="store_true", help="also print a QR code")
+    link.add_argument(
+        "--qr",
+        nargs="?",
+        const="text",
+        choices=("text", "png", "svg"),
+        help="also as a QR code, or only as an image on standard output: ss-warp link --qr png >link.png",
+    )
+    link.add_argument("--base64", action="store_true", help="in the form that Shadowsocks for Android reads")
     link.add_argument("--user", metavar="NAME", help="only for this user")
-    link.add_argument("--client", choices=CLIENTS, help="in this client's configuration format")
+    link.add_argument("--client", choices=CLIENTS, help="in this client's own format")
     explain = commands.add_parser("explain", help="show which way a packet goes, by which rule, and why")
     explain.add_argument("source", metavar="FROM", nargs="?", help="a local address; default: not chosen yet")
     explain.add_argument("destination", metavar="TO", help="the destination address")
@@ -100,35 +108,40 @@ def _settings(given: argparse.Namespace) -> None:
 
 
 def _link(given: argparse.Namespace) -> None:
-    from entrypoint.discovery import saved_public_address
+    from entrypoint.client_details import read_keys, saved_public_address, with_generated
     from entrypoint.settings import load
-    from entrypoint.ssserver import read_secrets, with_generated
-    from shadowsocks.links import link, qr
+    from shadowsocks.links import entries, link, qr, qr_image, write_for
 
     settings = load(os.environ)
-    kept = read_secrets(settings)
-    if kept is None:
+    saved = read_keys(settings)
+    if saved is None:
         raise StateError(f"no keys in {settings.account.state_dir} yet", LOG_HINT)
-    filled, _ = with_generated(settings, kept)
+    found, _ = with_generated(settings, saved)
     wanted = settings.shadowsocks
     host = wanted.public_host or saved_public_address(settings)
     if host is None:
         raise StateError("the server's public address is unknown", "set SHADOWSOCKS_PUBLIC_HOST")
-    users = [user for user in filled.users or (None,) if given.user in (None, user and user.name)]
-    if not users:
+    named = f"ss-warp-{given.user}" if given.user else None
+    every = entries(host, wanted.public_port or wanted.port, found, wanted.udp)
+    some = [entry for entry in every if named in (None, entry.name)]
+    if not some:
         raise UsageError(f"unknown user {given.user}", "the users are named in SHADOWSOCKS_USERS")
-    port = wanted.public_port or wanted.port
-    for user in users:
-        if given.client:
-            name = f"ss-warp-{user.name}" if user else "ss-warp"
-            password = filled.client_password(user)
-            entry = Entry(name, str(host), port, filled.method.name, password, wanted.udp)
-            print(CLIENTS[given.client](entry))
-            continue
-        uri = link(host, port, filled, user)
-        print(uri)
-        if given.qr:
-            print(qr(uri))
+    if given.qr in ("png", "svg"):
+        if len(some) > 1:
+            raise UsageError(f"--qr {given.qr} is for one link", "choose one with --user NAME")
+        sys.stdout.buffer.write(qr_image(link(some[0], base64=given.base64), given.qr))
+    elif given.client:
+        try:
+            print(write_for(given.client, some))
+        except ValueError as error:
+            hint = f"SHADOWSOCKS_METHOD=chacha20-ietf-poly1305 suits {given.client}"
+            raise UsageError(str(error), hint) from None
+        print(f"# {given.client}: {CLIENTS[given.client].use}", file=sys.stderr)
+    else:
+        for uri in (link(entry, base64=given.base64) for entry in some):
+            print(uri)
+            if given.qr:
+                print(qr(uri))
 
 
 def _explain(given: argparse.Namespace) -> None:

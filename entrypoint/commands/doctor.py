@@ -14,7 +14,6 @@ from entrypoint import desired
 from entrypoint.account.store import exists, read
 from entrypoint.addresses import DHCP_PORTS, MARK, Endpoint, NamedEndpoint, Ports
 from entrypoint.early import preflight
-from entrypoint.early.placement import kernel_has_wireguard, require_tun
 from entrypoint.errors import Error, PlatformError, SettingsError, StateError, UnhealableError
 from entrypoint.health.probe import QUERY_NAME
 from entrypoint.linux import state_dir
@@ -26,6 +25,7 @@ from entrypoint.linux.world import Bound, Marked, World
 from entrypoint.routing.plan import OurIds
 from entrypoint.routing.uplinks import find_uplinks
 from entrypoint.settings import Settings
+from entrypoint.wireguard.open import DEFAULT_PLACES, kernel_has_wireguard, require_tun
 
 BUILD_TIME: Final = Path(__file__).stat().st_mtime
 YEARS: Final = 10 * 365 * 86400
@@ -72,8 +72,8 @@ def clock(now: float, built: float = BUILD_TIME) -> Finding:
     return Finding("FAIL", text, "set it on the host (timedatectl set-ntp true)", PlatformError.exit_code)
 
 
-def engine(implementation: str, has_wireguard: Callable[[], bool] = kernel_has_wireguard) -> Finding:
-    if implementation != "userspace" and has_wireguard():
+def engine(implementation: str, *, in_kernel: bool) -> Finding:
+    if implementation != "userspace" and in_kernel:
         return Finding("ok", "WireGuard: the kernel's")
     hint = "on the host: modprobe wireguard"
     if implementation == "kernel":
@@ -85,7 +85,7 @@ def engine(implementation: str, has_wireguard: Callable[[], bool] = kernel_has_w
 
 
 def surroundings(settings: Settings, snapshot: Snapshot, wildcards: frozenset[int]) -> Iterator[Finding]:
-    """Judge the uplinks, IPv6, and UDP servers whose replies would leave by the tunnel."""
+    """Judge the uplinks, IPv6, and UDP servers whose replies would leave through the tunnel."""
     host, mode = desired.on_host(settings), desired.route_mode(settings)
     found = find_uplinks(snapshot, OurIds().links | {settings.tunnel.interface}, host=host)
     place = "host network" if host else "own network"
@@ -176,8 +176,10 @@ async def examine(settings: Settings, world: World, status: Mapping[str, Any]) -
     yield clock(world.clock.wall())
     if able.code:
         return
-    yield engine(settings.tunnel.implementation)
-    yield tried("/dev/net/tun opens", lambda: require_tun(settings.tunnel.implementation))
+    in_kernel = await kernel_has_wireguard(world.netlink)
+    yield engine(settings.tunnel.implementation, in_kernel=in_kernel)
+    if settings.tunnel.implementation == "userspace" or not in_kernel:
+        yield tried("/dev/net/tun opens", lambda: require_tun(DEFAULT_PLACES.tun))
     finding, held = volume(settings.account.state_dir)
     yield finding
     snapshot = await world.netlink.snapshot()

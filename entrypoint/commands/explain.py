@@ -27,10 +27,10 @@ class Explanation:
     def as_text(self) -> str:
         lines = [f"{self._packet()}: {self.what}."]
         if self.way:
-            lines.append(f"  decided by: {self.way.rule.add_command().partition(' add ')[2]}")
-            route = self.way.route.add_command().partition(" add ")[2] if self.way.route else "none"
+            lines.append(f"  decided by: {self.way.rule.command('add').partition(' add ')[2]}")
+            route = self.way.route.command("add").partition(" add ")[2] if self.way.route else "none"
             lines.append(f"  route: {route}")
-            lines += [f"  ignored, not understood: {rule.add_command()}" for rule in self.way.skipped]
+            lines += [f"  ignored, not understood: {rule.command('add')}" for rule in self.way.skipped]
         lines.append(f"  why: {self.why}.")
         if self.contradicted:
             lines.append(
@@ -111,7 +111,10 @@ def _reason(way: RouteDecision, numbers: OurIds, flow: Flow) -> tuple[str, str]:
             f"a reply from this server's own address, {leaves}",
             f"replies leave the way the request came, by {device}: SSH keeps working",
         ),
-        neighbours: (f"a neighbour, {leaves}", "gateways and private networks are reached directly"),
+        neighbours: (
+            f"a neighbour, {leaves}",
+            "private networks and those next to this machine are reached directly",
+        ),
         servers: (
             f"a reply of a UDP server, {leaves}",
             "a server on a wildcard address replies without choosing a source",

@@ -40,6 +40,7 @@ class EarlyClose:
 
     def release(self, run: RunProgram = run) -> None:
         """Undo what this start did and nothing else, because it fails before it began."""
+        # Bad settings leave nothing behind, but the table of a predecessor stays: neighbours rely on it.
         if self.closed and not self.existed:
             run(NFT_LOAD, "".join(_closed_ruleset().splitlines(keepends=True)[:REMOVAL_LINES]))
 
@@ -49,6 +50,8 @@ def load_settings_closed(environ: Mapping[str, str], run: RunProgram = run) -> "
 
     Raises SettingsError for invalid settings, after restoring the firewall.
     """
+    # Closed even before the settings are read: a container that crashes on a typo must not leave its
+    # neighbours in the clear.
     early = close_firewall(environ, run)
     from entrypoint.settings import load
 
@@ -93,6 +96,7 @@ def _close(run: RunProgram) -> bool:
     closed = _closed_ruleset()
     try:
         try:
+            # `create` fails if the table exists, which tells a first start from a restart in one call.
             run(NFT_LOAD, "create table inet ss_warp\n" + closed)
             return False
         except TimeoutError:

@@ -4,18 +4,14 @@ When in doubt assume the host: wrongly assuming "own" could lock the operator ou
 Light to import. The only socket is a netlink one, opened after the socket tables were read.
 """
 
-import errno
-import os
 import socket
 import struct
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Final, Literal
-
-from entrypoint.errors import PlatformError
 
 type Placement = Literal["own", "host"]
 type Address = IPv4Address | IPv6Address
@@ -171,48 +167,3 @@ def _read_attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
         length, kind = struct.unpack_from("=HH", data)
         yield kind & 0x3FFF, data[4:length]
         data = data[max((length + 3) & ~3, 4) :]
-
-
-PROBE_LINK: Final = b"ss-probe\0"
-
-# linux/netlink.h, linux/rtnetlink.h, linux/if_link.h
-RTM_NEWLINK, RTM_DELLINK = 16, 17
-REQUEST, ACK, EXCL, CREATE = 0x1, 0x4, 0x200, 0x400
-IFLA_IFNAME, IFLA_LINKINFO, IFLA_INFO_KIND = 3, 18, 1
-
-
-def kernel_has_wireguard() -> bool:
-    """Create a WireGuard link and delete it; any error but "unknown kind" counts as yes."""
-    kind = _attribute(IFLA_LINKINFO, _attribute(IFLA_INFO_KIND, b"wireguard\0"))
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, socket.NETLINK_ROUTE) as sock:
-        sock.settimeout(1.0)
-        refused = _request(sock, RTM_NEWLINK, CREATE | EXCL, kind)
-        if not refused:
-            _request(sock, RTM_DELLINK, 0, b"")
-    return refused != errno.EOPNOTSUPP
-
-
-def require_tun(
-    implementation: str,
-    node: Path = Path("/dev/net/tun"),
-    has_wireguard: Callable[[], bool] = kernel_has_wireguard,
-) -> None:
-    """Raise PlatformError if the tunnel needs /dev/net/tun and it cannot be opened."""
-    try:
-        os.close(os.open(node, os.O_RDWR | os.O_CLOEXEC))
-    except OSError as error:
-        if implementation == "userspace" or not has_wireguard():
-            raise PlatformError(
-                f"cannot open {node}: {error.strerror}", "add devices: [/dev/net/tun]"
-            ) from error
-
-
-def _request(sock: socket.socket, kind: int, flags: int, more: bytes) -> int:
-    """Return the errno of the kernel's answer, 0 for success."""
-    body = bytes(16) + _attribute(IFLA_IFNAME, PROBE_LINK) + more
-    sock.send(struct.pack("=IHHII", 16 + len(body), kind, REQUEST | ACK | flags, 1, 0) + body)
-    return -int(struct.unpack_from("=i", sock.recv(4096), 16)[0])
-
-
-def _attribute(kind: int, value: bytes) -> bytes:
-    return struct.pack("=HH", 4 + len(value), kind) + value + bytes(-len(value) % 4)

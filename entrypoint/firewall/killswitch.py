@@ -1,71 +1,67 @@
-"""The kill switch in the kernel: policies set atomically, holes only while they are needed."""
+"""The kill switch in the kernel: apply policies atomically, open holes only while they are needed."""
 
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from functools import partial
 from typing import Final
 
 import anyio
 
 from entrypoint.addresses import Destination
-from entrypoint.errors import PlatformError, UndoError
+from entrypoint.errors import PlatformError, UndoError, explain
 from entrypoint.firewall.policy import Closed, FullTunnel, HostFull, Policy, ProxyTunnel
 from entrypoint.firewall.ruleset import TABLES, release, ruleset
 from entrypoint.linux.world import Nft
 from entrypoint.unwind import UnwindStack
 
-HINT: Final = "add cap_add: [NET_ADMIN]; the kernel needs nf_tables"
-
-
-CLOSED: Final = Closed()
-
-KEPT: Final = (
-    "the firewall stays closed behind this failure: start again, or open it by hand: "
+STAYS_CLOSED: Final = (
+    "the firewall stays closed after this failure. Restart ss-warp, or remove it with: "
     "nft delete table inet ss_warp; nft delete table arp ss_warp"
 )
 
 log = logging.getLogger("ss-warp")
+CLOSED: Final = Closed()
 
 
 class RefusedError(PlatformError, OSError):
-    """nftables refused: an OSError for whoever tries again, a PlatformError for whoever cannot go on."""
+    """nftables refused the ruleset: an OSError where it is tried again, a PlatformError where it ends us."""
 
 
 class KillSwitch:
     """Our nft tables; with `on=False` they hold at most the reserved bytes."""
 
-    def __init__(self, nft: Nft, *, on: bool) -> None:
+    def __init__(self, nft: Nft, *, on: bool = True) -> None:
         self._nft = nft
         self._on = on
         self._policy: Policy = Closed()
         self._holes: Counter[Destination] = Counter()
         self._listed: list[str] | None = None
         self._lock = anyio.Lock()
-        self.lasting = False
-        """Whether a failure leaves it loaded (host placement)."""
-        self.failed = False
+        self._armed = False
 
-    async def leave(self) -> None:
-        """Release it, unless it is to outlast a failure. Raises RefusedError."""
-        if self._on and self.lasting and self.failed:
-            log.error(KEPT)
-        else:
-            async with self._lock:
-                await _load(self._nft, release())
+    def arm(self) -> None:
+        """From here on a failure leaves a host's kill switch loaded."""
+        self._armed = True
 
     @property
-    def policy(self) -> Policy:
-        """The policy in force, without the holes."""
-        return self._policy
+    def armed(self) -> bool:
+        """Whether a failure leaves it loaded."""
+        return self._on and self._armed
+
+    async def release(self) -> None:
+        """Remove our tables. Raises RefusedError."""
+        async with self._lock:
+            await _load(self._nft, release())
 
     async def set(self, policy: Policy) -> None:
         """Replace everything in one transaction; open holes stay open. Raises RefusedError."""
         async with self._lock:
-            self._policy = policy
+            changed, self._policy = str(policy) != str(self._policy), policy
             await self._load()
+        if changed and self._on:
+            log.debug("firewall: %s", policy)
 
     async def restore(self) -> None:
         """Load the policy in force again. Raises RefusedError."""
@@ -102,7 +98,7 @@ class KillSwitch:
         self._listed = None  # a load that is cancelled may still happen
         await _load(self._nft, text)
         listed = await self._listing()
-        # What somebody did since then must not become what the tables are compared with.
+        # A change that came since then must not become what the tables are compared with.
         if _lines(text) == sum(map(_lines, listed)):
             self._listed = listed
 
@@ -119,12 +115,8 @@ async def _load(nft: Nft, text: str) -> None:
     try:
         await nft.load(text)
     except OSError as error:
-        raise RefusedError(f"cannot load the firewall: {error}", HINT) from error
-
-
-async def _open(nft: Nft) -> None:
-    log.warning("FIREWALL=off: nothing keeps packets from leaving in clear when the tunnel is down")
-    await _load(nft, release())
+        refusal = explain("cannot load the firewall", error, "nft")
+        raise RefusedError(refusal.message, refusal.hint) from error
 
 
 def _with_holes(policy: Policy, holes: frozenset[Destination]) -> Policy:
@@ -132,43 +124,45 @@ def _with_holes(policy: Policy, holes: frozenset[Destination]) -> Policy:
         case Closed() | FullTunnel() | HostFull():
             return replace(policy, holes=policy.holes | holes)
         case ProxyTunnel():
-            return policy  # we ourselves are not policed
+            return policy  # ss-warp itself is not restricted
 
 
 @asynccontextmanager
-async def kill_switch(nft: Nft, first: Policy = CLOSED, *, on: bool = True) -> AsyncIterator[KillSwitch]:
-    """Load `first`; on leaving the namespace, which is our own, is closed, for the next start to adopt.
+async def kill_switch(
+    nft: Nft, first: Policy = CLOSED, *, after_failure: Policy | None = None, on: bool = True
+) -> AsyncIterator[KillSwitch]:
+    """Load `first`, and say with what the namespace is left.
 
-    With `on=False` (FIREWALL=off) tables of ours are removed and nothing is ever loaded.
+    Our own namespace is left closed, for the next start to adopt. A host, which says so by
+    `after_failure`, is released by a clean stop and by a start that fails; once `KillSwitch.arm` was
+    called a failure leaves it closed. After that, and after a kill, the next start begins with
+    `after_failure`. With `on=False` (FIREWALL=off) our tables are removed and nothing is ever loaded.
     Raises RefusedError.
     """
     switch = KillSwitch(nft, on=on)
-    async with UnwindStack() as stack:
-        stack.undo("firewall", partial(switch.set, Closed()))
-        await (switch.set(first) if on else _open(nft))
-        yield switch
+    failed = False
 
-
-@asynccontextmanager
-async def host_kill_switch(
-    nft: Nft, first: Policy, after_failure: Policy, *, on: bool = True
-) -> AsyncIterator[KillSwitch]:
-    """Load `first` into the host's namespace; a clean stop releases it, and so does a start that fails.
-
-    Once `KillSwitch.lasting` is set a failure keeps it. Behind that, and behind a predecessor that was
-    killed, the next start begins with `after_failure`. Raises RefusedError.
-    """
-    switch = KillSwitch(nft, on=on)
-    async with UnwindStack() as stack:
-        stack.undo("firewall", switch.leave)
-        if on:
-            switch.lasting = any([await nft.listing(*table.split()) for table in TABLES])
-            await switch.set(after_failure if switch.lasting else first)
+    async def leave() -> None:
+        if after_failure is None:
+            await switch.set(CLOSED)
+        elif failed and switch.armed:
+            log.error(STAYS_CLOSED)
         else:
-            await _open(nft)
+            await switch.release()
+
+    async with UnwindStack() as stack:
+        stack.undo("firewall", leave)
+        if not on:
+            log.warning("FIREWALL=off: traffic leaves unencrypted whenever the tunnel is down")
+            await switch.release()
+        elif after_failure and any([await nft.listing(*table.split()) for table in TABLES]):
+            switch.arm()
+            await switch.set(after_failure)
+        else:
+            await switch.set(first)
         try:
             yield switch
         except Exception as error:
             # An undo fails on the way down: then it is a stop that was wanted.
-            switch.failed = not isinstance(error, UndoError)
+            failed = not isinstance(error, UndoError)
             raise

@@ -1,79 +1,102 @@
-"""What the kill switch is asked for, as values; killswitch.py says them to nftables. Light to import."""
+"""What the kill switch has to allow, as values; ruleset.py turns them into nftables text. Light to import.
 
+A policy prints itself as one sentence, which is logged when it is applied; docs/security.md says what
+each of them promises.
+"""
+
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from entrypoint.addresses import MARK, Address, Destination, Family, Mark, Network, Ports
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Closed:
-    """Nothing leaves but answers, and marked packets to the holes."""
+    """Only replies leave, and marked packets to the holes."""
 
     holes: frozenset[Destination] = frozenset()
     input_ports: tuple[Ports, ...] = ()
     mark: Mark = MARK
 
+    def __str__(self) -> str:
+        return f"blocking everything but replies{_holes(self.holes)}"
 
-@dataclass(frozen=True, slots=True)
-class FullTunnel:
-    """Everything leaves by the device, but for answers, neighbours and what carries it.
 
-    `addresses` are the tunnel's; `endpoints` where its encrypted packets go; `neighbours` the private
-    prefixes and FIREWALL_OUTBOUND_SUBNETS; `shadowsocks` and `input_ports` what may be asked from outside.
-    `direct` is a family that may leave by the uplinks as it likes.
-    """
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TunnelPolicy:
+    """What the three policies around a tunnel have in common."""
 
     device: str
-    addresses: tuple[Address, ...]
-    endpoints: frozenset[Destination]
-    neighbours: tuple[Network, ...] = ()
-    shadowsocks: tuple[Ports, ...] = ()
-    input_ports: tuple[Ports, ...] = ()
-    holes: frozenset[Destination] = frozenset()
-    mark: Mark = MARK
-    direct: Family | None = None
-    reserved: bytes = b""
-
-
-@dataclass(frozen=True, slots=True)
-class ProxyTunnel:
-    """Only ssserver's user and the tunnel's addresses are policed."""
-
-    device: str
-    addresses: tuple[Address, ...]
-    shadowsocks: tuple[Ports, ...] = ()
+    """The tunnel's interface."""
+    addresses: tuple[Address, ...] = ()
+    """The tunnel's addresses; without any of a family nothing of that family enters the tunnel."""
     endpoints: frozenset[Destination] = frozenset()
+    """Where WireGuard's encrypted packets go."""
+    holes: frozenset[Destination] = frozenset()
+    shadowsocks: tuple[Ports, ...] = ()
+    """Ports of the Shadowsocks server."""
     mark: Mark = MARK
     direct: Family | None = None
+    """The family that may bypass the tunnel."""
     reserved: bytes = b""
+    """Bytes that nftables writes into WireGuard's messages: the kernel's engine has no place for them."""
+
+    def _path(self) -> str:
+        ends = ", ".join(sorted({str(one.address) for one in self.endpoints}))
+        bypass = f", IPv{self.direct} bypasses the tunnel" if self.direct else ""
+        return (
+            f"{f' through {self.device} to {ends}' if ends else ' nowhere yet'}{bypass}{_holes(self.holes)}"
+        )
 
 
-@dataclass(frozen=True, slots=True)
-class HostFull:
-    """The host's namespace: of what it sends itself, only what leaves by an uplink is policed.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FullTunnel(TunnelPolicy):
+    """Our own namespace: everything leaves through the tunnel except replies and packets to neighbours.
 
-    `uplinks` are names of interfaces; `devices` the tunnel's and the one that swallows; `listening` the
-    TCP ports whose sessions may be older than conntrack; `foreign` marks that another VPN's rules send
-    to `main`; the rest as in FullTunnel. Without addresses and endpoints nothing is sent: closed.
+    `neighbours` are reached directly; `input_ports` are open to the outside besides Shadowsocks.
     """
 
-    devices: tuple[str, str]
-    addresses: tuple[Address, ...]
+    neighbours: tuple[Network, ...] = ()
+    input_ports: tuple[Ports, ...] = ()
+
+    def __str__(self) -> str:
+        return f"sending everything but replies and {len(self.neighbours)} private networks{self._path()}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProxyTunnel(TunnelPolicy):
+    """Only ssserver's user and the tunnel's addresses are restricted."""
+
+    def __str__(self) -> str:
+        return f"sending ssserver's traffic{self._path()}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HostFull(TunnelPolicy):
+    """The host's namespace: only what this machine itself sends by an uplink is restricted.
+
+    Without addresses and endpoints nothing is sent: closed.
+    """
+
+    null_device: str
+    """The interface of the IPv6 floor: what falls to it is refused instead of swallowed."""
     uplinks: tuple[str, ...]
-    endpoints: frozenset[Destination] = frozenset()
+    """Names of the uplink interfaces."""
     neighbours: tuple[Network, ...] = ()
-    shadowsocks: tuple[Ports, ...] = ()
     listening: tuple[int, ...] = ()
+    """TCP ports whose sessions may be older than connection tracking."""
     foreign: tuple[Mark, ...] = ()
-    holes: frozenset[Destination] = frozenset()
-    mark: Mark = MARK
-    direct: Family | None = None
-    reserved: bytes = b""
+    """Marks that another VPN's rules send to `main`."""
+    input_ports: tuple[Ports, ...] = ()
+    """Servers whose replies pass even where connection tracking was switched off for them."""
 
-    @property
-    def device(self) -> str:
-        """The tunnel's device."""
-        return self.devices[0]
+    def __str__(self) -> str:
+        return f"sending what this host starts on {', '.join(self.uplinks) or 'no uplink'}{self._path()}"
 
 
 type Policy = Closed | FullTunnel | ProxyTunnel | HostFull
+
+
+def _holes(holes: Iterable[Destination]) -> str:
+    places = ", ".join(sorted(str(one.address) for one in holes))
+    return f"; open for ss-warp itself: {places}" if places else ""

@@ -5,13 +5,14 @@ Light to import: the closed ruleset is loaded before anything big. Why `ct direc
 """
 
 from collections.abc import Iterable, Iterator
-from ipaddress import IPv6Network, collapse_addresses
+from ipaddress import IPv4Network, IPv6Network, collapse_addresses
 from itertools import chain
 from typing import assert_never
 
 from entrypoint.addresses import NEVER_BEYOND, Destination, Family, Mark, Network, Ports
 from entrypoint.firewall.policy import Closed, FullTunnel, HostFull, Policy, ProxyTunnel
 from entrypoint.linux.kernel_objects import SSSERVER_UID
+from shadowsocks.server import UDP_TIMEOUT
 
 type Lines = Iterator[str]
 
@@ -58,6 +59,10 @@ def by_family(networks: Iterable[Network]) -> Iterator[tuple[str, str]]:
             yield word, f"{{ {', '.join(map(str, collapse_addresses(same)))} }}"  # type: ignore[type-var]
 
 
+def _uses_udp(policy: Policy) -> bool:
+    return not isinstance(policy, Closed) and any(one.transport == "udp" for one in policy.shadowsocks)
+
+
 def chain_of(name: str, hook: str | None, rules: Iterable[str]) -> Lines:
     """Yield the lines of a chain; without a hook it is gone to."""
     yield f"\tchain {name} {{"
@@ -95,8 +100,22 @@ DISCOVERY = (
     "icmpv6 type { nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert, "
     "mld-listener-query, mld-listener-report, mld-listener-done, mld2-listener-report } accept"
 )
-LEASES = ("udp sport 68 udp dport 67 accept", "udp sport 546 udp dport 547 accept")
-ON_LINK = (IPv6Network("fe80::/10"), IPv6Network("ff02::/16"))
+ON_LINK = (
+    IPv4Network("224.0.0.0/24"),  # VRRP, OSPF, mDNS: routers never forward it (RFC 5771)
+    IPv4Network("255.255.255.255/32"),  # asking for a DHCP lease
+    IPv6Network("fe80::/10"),
+    IPv6Network("ff02::/16"),
+)
+"""Destinations that never leave the link."""
+
+REMEMBER = (
+    "\tct timeout shadowsocks {",
+    "\t\tprotocol udp;",
+    "\t\tl3proto inet;",
+    f"\t\tpolicy = {{ unreplied : {UDP_TIMEOUT}, replied : {UDP_TIMEOUT} }};",
+    "\t}",
+)
+"""Else connection tracking forgets a UDP client before ssserver does, and its next answer is none."""
 
 
 def ruleset(policy: Policy, *, policed: bool = True) -> str:
@@ -137,7 +156,7 @@ def _policing(policy: Policy) -> tuple[Lines, Lines]:
             arp = _arp_chain(policy)
         case _:
             assert_never(policy)
-    return inet, arp
+    return chain(REMEMBER if _uses_udp(policy) else (), inet), arp
 
 
 def release() -> str:
@@ -154,17 +173,16 @@ def _closed_chains(
     input_ports: tuple[Ports, ...],
 ) -> Lines:
     """Yield the chains of a namespace in which everything is policed; without a device nothing is sent."""
-    shadowsocks = policy.shadowsocks if isinstance(policy, FullTunnel) else ()
     direct = policy.direct if isinstance(policy, FullTunnel) else None
     into = list(_into_tunnel(policy)) if isinstance(policy, FullTunnel) else []
     yield from _ssserver_chain(into, direct)
     output = [
         *to_marked(policy.mark, marked),
-        *_ssserver_jump(shadowsocks),
+        *SSSERVER_FIRST,
+        *(_forwarding_errors(device) if device else ()),
         *_direct_family(direct),
         'oifname "lo" accept',
         DISCOVERY,
-        *LEASES,
         "ct direction reply accept",
         *into,
         *(f"{word} daddr {places} accept" for word, places in by_family((*neighbours, *ON_LINK))),
@@ -177,10 +195,10 @@ def _closed_chains(
         "ct state established,related accept",
         *([f'iifname "{device}" drop'] if device else ()),  # nothing comes out of the tunnel unasked
         "icmp type echo-request accept",
-        "icmpv6 type { echo-request, nd-router-advert, nd-neighbor-solicit, nd-neighbor-advert } accept",
+        # No router advertisements: the runtime assigns addresses, and a neighbour could move ours.
+        "icmpv6 type { echo-request, nd-neighbor-solicit, nd-neighbor-advert } accept",
         "icmpv6 type mld-listener-query accept",
-        "udp sport 67 udp dport 68 accept",
-        "udp sport 547 udp dport 546 accept",
+        *(_remember(policy.shadowsocks) if isinstance(policy, FullTunnel) else ()),
         *to_ports(input_ports, "dport"),
     ]
     yield from chain_of("input", "filter hook input priority filter; policy drop", admitted)
@@ -190,18 +208,19 @@ def _proxy_chains(policy: ProxyTunnel) -> Lines:
     yield from _ssserver_chain(_into_tunnel(policy), policy.direct)
     output = [
         *to_marked(policy.mark, policy.endpoints),
-        *_ssserver_jump(policy.shadowsocks),
+        *SSSERVER_FIRST,
         f'oifname {{ "lo", "{policy.device}" }} accept',
         *(f"{FAMILY_WORDS[address.version]} saddr {address} {REFUSE}" for address in policy.addresses),
     ]
     yield from chain_of("output", "filter hook output priority filter; policy accept", output)
+    yield from _unasked_chains(policy)
 
 
 def _host_chains(policy: HostFull) -> Lines:
-    """Yield the chains of the host's namespace: input and forwarding are never policed."""
+    """Yield the chains of the host's namespace: input and forwarding are open but for the tunnel."""
     yield from _ssserver_chain(_into_tunnel(policy), policy.direct)
     # An answer already on its way into the tunnel is turned round: a new address, an ICMP error.
-    turned = [f"oifname != {_names(policy.devices)} accept"]
+    turned = [f"oifname != {_names((policy.device, policy.null_device))} accept"]
     for version, word in FAMILY_WORDS.items():
         own = ", ".join(str(one) for one in policy.addresses if one.version == version)
         whose = f"{word} saddr != {{ {own} }}" if own else f"meta nfproto ipv{version}"
@@ -210,30 +229,52 @@ def _host_chains(policy: HostFull) -> Lines:
     listening = ", ".join(map(str, policy.listening))
     output = [
         *to_marked(policy.mark, policy.endpoints | policy.holes),
-        *_ssserver_jump(policy.shadowsocks),
-        # What fell to the floor is told so, instead of being swallowed.
-        f"oifname != {_names((*policy.uplinks, policy.devices[1]))} accept",
+        *SSSERVER_FIRST,
+        *_forwarding_errors(policy.device),
+        # What fell to the floor is refused, instead of being swallowed.
+        f"oifname != {_names((*policy.uplinks, policy.null_device))} accept",
         *_direct_family(policy.direct),
         "ct direction reply accept",
         *(f"{mark_match(mark)} accept" for mark in policy.foreign),
-        *LEASES,
-        "meta l4proto igmp accept",
+        "meta l4proto igmp ip daddr 224.0.0.0/4 accept",
         DISCOVERY,
         *(f"{word} daddr {places} accept" for word, places in by_family((*policy.neighbours, *ON_LINK))),
-        # Sessions older than conntrack look outbound when the server speaks first; a reset would end them.
+        # Replies without a direction: sessions older than connection tracking look outbound when the
+        # server speaks first, and `notrack` hides them from it. A reset would end them.
         *(
-            [f"tcp sport {{ {listening} }} tcp flags & (syn | ack) != syn ct direction original accept"]
+            f"tcp sport {{ {listening} }} tcp flags & (syn | ack) != syn {unknown} accept"
+            for unknown in ("ct direction original", "ct state untracked")
             if listening
-            else ()
+        ),
+        *(
+            f"ct state untracked {rule}"
+            for rule in to_ports(policy.input_ports, "sport")
+            if rule[:3] == "udp"
         ),
         f"tcp flags & (syn | ack) == syn {RESET}",
         "counter drop",
     ]
     yield from chain_of("output", "filter hook output priority filter; policy accept", output)
+    yield from _unasked_chains(policy)
+
+
+def _unasked_chains(policy: ProxyTunnel | HostFull) -> Lines:
+    """Yield the chains that keep the tunnel's far end from opening connections to or through this host."""
+    unasked = f'iifname "{policy.device}" ct state {{ new, invalid, untracked }} drop'
+    yield from chain_of(
+        "input", "filter hook input priority filter; policy accept", (unasked, *_remember(policy.shadowsocks))
+    )
+    yield from chain_of("forward", "filter hook forward priority filter; policy accept", (unasked,))
 
 
 def _names(devices: Iterable[str]) -> str:
     return f"{{ {', '.join(f'"{name}"' for name in devices)} }}"
+
+
+def _forwarding_errors(device: str) -> Lines:
+    """Yield the rules that keep errors about forwarded packets, which quote them, out of the tunnel."""
+    yield f'oifname "{device}" icmp type {{ redirect, time-exceeded }} drop'
+    yield f'oifname "{device}" icmpv6 type {{ nd-redirect, time-exceeded }} drop'
 
 
 def _direct_family(family: Family | None) -> Lines:
@@ -264,12 +305,18 @@ def _ssserver_chain(into: Iterable[str], direct: Family | None) -> Lines:
     yield from chain_of("ssserver", None, rules)
 
 
-def _ssserver_jump(shadowsocks: tuple[Ports, ...]) -> Lines:
-    """Yield the rules that come before all that is allowed: it is not for ssserver."""
-    for answer in to_ports([ports for ports in shadowsocks if ports.transport == "udp"], "sport"):
-        yield f"meta skuid {SSSERVER_UID} {answer}"  # conntrack forgets a UDP flow before the client does
-    yield f"meta skuid {SSSERVER_UID} ct direction reply accept"
-    yield f"meta skuid {SSSERVER_UID} goto ssserver"
+SSSERVER_FIRST = (
+    f"meta skuid {SSSERVER_UID} ct direction reply accept",
+    f"meta skuid {SSSERVER_UID} goto ssserver",
+)
+"""Before all that is allowed: none of it is for ssserver."""
+
+
+def _remember(shadowsocks: tuple[Ports, ...]) -> Lines:
+    """Yield the rule that lengthens the memory of Shadowsocks' UDP clients."""
+    for ports in shadowsocks:
+        if ports.transport == "udp":
+            yield f'udp dport {{ {ports.first}-{ports.last} }} ct timeout set "shadowsocks"'
 
 
 def _tunnel_address_chain(policy: FullTunnel | ProxyTunnel | HostFull) -> Lines:

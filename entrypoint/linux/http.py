@@ -1,4 +1,4 @@
-"""A small DNS client on sockets that know their way; dnspython makes and reads the messages."""
+"""A small DNS client on marked or bound sockets; dnspython makes and reads the messages."""
 
 import socket
 import ssl
@@ -15,8 +15,8 @@ import dns.message
 import dns.rdatatype
 import httpcore
 import httpx
-from anyio.abc import ByteStream, SocketStream
-from anyio.streams.tls import TLSStream
+from anyio.abc import SocketStream
+from httpcore._backends.anyio import AnyIOStream
 
 from entrypoint.linux.sockets import Address, connect, connected, open_socket
 from entrypoint.linux.world import Bound, Marked
@@ -106,25 +106,8 @@ def _parse_answer(query: dns.message.QueryMessage, wire: bytes) -> dns.message.M
     return answer if query.is_response(answer) else None
 
 
-class _Stream(httpcore.AsyncNetworkStream):
-    """An anyio stream as httpcore wants it."""
-
-    def __init__(self, stream: ByteStream) -> None:
-        self._stream = stream
-
-    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
-        with _mapped(httpcore.ReadTimeout, httpcore.ReadError), anyio.fail_after(timeout):
-            try:
-                return await self._stream.receive(max_bytes)
-            except anyio.EndOfStream:
-                return b""
-
-    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
-        with _mapped(httpcore.WriteTimeout, httpcore.WriteError), anyio.fail_after(timeout):
-            await self._stream.send(buffer)
-
-    async def aclose(self) -> None:
-        await self._stream.aclose()
+class _Stream(AnyIOStream):
+    """httpcore's own stream; a TLS handshake that is cancelled closes it too."""
 
     async def start_tls(
         self,
@@ -132,41 +115,12 @@ class _Stream(httpcore.AsyncNetworkStream):
         server_hostname: str | None = None,
         timeout: float | None = None,  # noqa: ASYNC109
     ) -> httpcore.AsyncNetworkStream:
-        with _mapped(httpcore.ConnectTimeout, httpcore.ConnectError), anyio.fail_after(timeout):
-            try:
-                stream = await TLSStream.wrap(
-                    self._stream,
-                    ssl_context=ssl_context,
-                    hostname=server_hostname,
-                    standard_compatible=False,
-                    server_side=False,
-                )
-            except BaseException:
-                # httpcore leaves it open, and a hole in the firewall must not outlive its connection.
-                await anyio.aclose_forcefully(self._stream)
-                raise
-            return _Stream(stream)
-
-    def get_extra_info(self, info: str) -> Any:
-        return None
-
-
-class _mapped:  # noqa: N801 - reads as a word
-    """Turn the stream's failures into httpcore's, which httpx knows."""
-
-    def __init__(self, slow: type[Exception], broken: type[Exception]) -> None:
-        self._slow, self._broken = slow, broken
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
-        if isinstance(error, TimeoutError):
-            raise self._slow("no answer in time") from error
-        if isinstance(
-            error, OSError | anyio.BrokenResourceError | anyio.ClosedResourceError | anyio.EndOfStream
-        ):
-            raise self._broken(str(error) or "connection lost") from error
+        try:
+            return await super().start_tls(ssl_context, server_hostname, timeout)
+        except BaseException:
+            # httpcore leaves it open, and a hole in the firewall must not outlive its connection.
+            await anyio.aclose_forcefully(self._stream)
+            raise
 
 
 class _Backend(httpcore.AsyncNetworkBackend):
@@ -203,7 +157,7 @@ class _Backend(httpcore.AsyncNetworkBackend):
 
 
 class SystemHttp:
-    """The door to HTTPS and DNS (see ports.Http)."""
+    """The door to HTTPS and DNS (see world.Http)."""
 
     def transport(
         self,
@@ -227,7 +181,7 @@ class SystemHttp:
     async def lookup(
         self, name: str, servers: Sequence[Address], way: Marked | Bound, *, limit: float = 5.0
     ) -> tuple[Address, ...]:
-        """Resolve `name` (see resolver.lookup)."""
+        """Resolve `name` (see `look_up`)."""
         return await look_up(name, servers, way, limit)
 
     async def ask(self, server: Address, name: str, way: Marked | Bound, *, limit: float) -> None:

@@ -5,7 +5,7 @@ the same text. Deciding which items are wanted is `network_plan`; comparing them
 is reconcile.py; talking to the kernel is netlink.py.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from typing import Literal
 
@@ -16,6 +16,9 @@ PROTOCOL_KERNEL = 2
 """Rules carry RTPROT_KERNEL: systemd-networkd deletes rules of every other protocol that it did not make."""
 
 
+type Verb = Literal["add", "del"]
+
+
 @dataclass(frozen=True, slots=True)
 class Link:
     """A device that we create: a persistent TUN, or a kernel WireGuard interface."""
@@ -23,15 +26,11 @@ class Link:
     name: str
     kind: Literal["tun", "wireguard"]
 
-    def add_command(self) -> str:
-        """Return the `ip` command that creates it."""
-        if self.kind == "tun":
+    def command(self, verb: Verb) -> str:
+        """Return the `ip` command that creates or deletes it."""
+        if verb == "add" and self.kind == "tun":
             return f"ip tuntap add dev {self.name} mode tun vnet_hdr"
-        return f"ip link add dev {self.name} type wireguard"
-
-    def remove_command(self) -> str:
-        """Return the `ip` command that deletes it."""
-        return f"ip link del dev {self.name}"
+        return f"ip link {verb} dev {self.name}{f' type {self.kind}' if verb == 'add' else ''}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +40,10 @@ class LinkUp:
     name: str
     mtu: int | None = None
 
-    def add_command(self) -> str:
-        """Return the `ip` command that brings it up."""
-        return f"ip link set dev {self.name}{f' mtu {self.mtu}' if self.mtu else ''} up"
-
-    def remove_command(self) -> str:
-        """Return the `ip` command that takes it down."""
-        return f"ip link set dev {self.name} down"
+    def command(self, verb: Verb) -> str:
+        """Return the `ip` command that brings it up or takes it down."""
+        mtu = f" mtu {self.mtu}" if self.mtu and verb == "add" else ""
+        return f"ip link set dev {self.name}{mtu} {'up' if verb == 'add' else 'down'}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,21 +53,17 @@ class LinkAddress:
     device: str
     address: Interface
 
-    def add_command(self) -> str:
-        """Return the `ip` command that adds it; no duplicate address detection on a tunnel."""
-        nodad = " nodad" if self.address.version == 6 else ""
-        return f"ip address add {self.address} dev {self.device}{nodad}"
-
-    def remove_command(self) -> str:
-        """Return the `ip` command that removes it."""
-        return f"ip address del {self.address} dev {self.device}"
+    def command(self, verb: Verb) -> str:
+        """Return the `ip` command; no duplicate address detection on a tunnel."""
+        nodad = " nodad" if self.address.version == 6 and verb == "add" else ""
+        return f"ip address {verb} {self.address} dev {self.device}{nodad}"
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
     """One route of one table; `device` None is an unreachable route, metric 0 the family's default.
 
-    `more` is what a foreign route says beyond this; it makes it differ from every route of ours.
+    `more` is what another program's route has beyond this; it never equals one of our routes.
     """
 
     destination: Network
@@ -80,30 +72,26 @@ class Route:
     metric: int = 0
     gateway: Address | None = None
     more: str = ""
+    connected: bool = field(default=False, compare=False)
+    """Whether the kernel made it from an interface's address."""
 
-    def _text(self) -> str:
+    def command(self, verb: Verb) -> str:
+        """Return the `ip` command that adds or deletes it."""
         via = f" via {self.gateway}" if self.gateway else ""
         dev = f" dev {self.device}" if self.device else ""
         kind = "" if self.device else "unreachable "
         metric = f" metric {self.metric}" if self.metric else ""
         default = "default" if self.destination.prefixlen == 0 else str(self.destination)
         more = f" {self.more}" if self.more else ""
-        return f"{kind}{default}{via}{dev} table {self.table}{metric}{more}"
-
-    def add_command(self) -> str:
-        """Return the `ip` command that adds it."""
-        return f"ip -{self.destination.version} route add {self._text()}"
-
-    def remove_command(self) -> str:
-        """Return the `ip` command that removes it."""
-        return f"ip -{self.destination.version} route del {self._text()}"
+        route = f"{kind}{default}{via}{dev} table {self.table}{metric}{more}"
+        return f"ip -{self.destination.version} route {verb} {route}"
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
     """One policy rule; `table` None is an unreachable rule. Ports are inclusive ranges.
 
-    `more` is what a foreign rule says beyond this; it makes it differ from every rule of ours.
+    `more` is what another program's rule has beyond this; it never equals one of our rules.
     """
 
     family: Family
@@ -118,10 +106,14 @@ class Rule:
     ip_protocol: Literal["tcp", "udp"] | None = None
     source_ports: tuple[int, int] | None = None
     destination_ports: tuple[int, int] | None = None
+    suppress: int | None = None
+    """Routes with a prefix this long or shorter do not count (suppress_prefixlength)."""
     protocol: int = PROTOCOL_KERNEL
     more: str = ""
 
-    def _text(self) -> str:
+    def command(self, verb: Verb) -> str:
+        """Return the `ip` command that adds or deletes it."""
+
         def host(network: Network) -> str:
             single = network.prefixlen == network.max_prefixlen
             return str(network.network_address) if single else str(network)
@@ -149,16 +141,11 @@ class Rule:
         if self.more:
             words.append(self.more)
         table = {None: "unreachable", MAIN_TABLE: "lookup main"}.get(self.table, f"lookup {self.table}")
+        if self.suppress is not None:
+            table += f" suppress_prefixlength {self.suppress}"
         protocol = "kernel" if self.protocol == PROTOCOL_KERNEL else str(self.protocol)
-        return " ".join([*words, table, f"protocol {protocol}"])
-
-    def add_command(self) -> str:
-        """Return the `ip` command that adds it."""
-        return f"ip -{self.family} rule add {self._text()}"
-
-    def remove_command(self) -> str:
-        """Return the `ip` command that removes it."""
-        return f"ip -{self.family} rule del {self._text()}"
+        text = " ".join([*words, table, f"protocol {protocol}"])
+        return f"ip -{self.family} rule {verb} {text}"
 
 
 type Item = Link | LinkUp | LinkAddress | Route | Rule

@@ -1,4 +1,4 @@
-"""The kernel's links, addresses, routes, rules and WireGuard devices, by pyroute2; no other file imports it.
+"""The kernel's links, addresses, routes, rules and WireGuard devices; the only file that imports pyroute2.
 
 Every operation opens its own socket (0.4 ms for an addition, 2.4 ms for a snapshot), so a cancelled
 exchange leaves nothing behind that the next one could mistake for its answer.
@@ -55,6 +55,8 @@ def _bare_package(name: str) -> None:
         sys.modules[name] = bare
 
 
+# Importing the package loads everything it has, 5 MB and 200 ms. A bare package stands in for it; the
+# submodules are the real ones.
 _bare_package("pyroute2")
 
 from pyroute2.iproute.linux import AsyncIPRoute  # noqa: E402
@@ -63,7 +65,7 @@ from pyroute2.netlink.exceptions import NetlinkError  # noqa: E402
 from pyroute2.netlink.generic import wireguard as wg  # noqa: E402
 from pyroute2.netlink.rtnl.rtmsg import rtmsg  # noqa: E402
 
-# Its list ends at 23; by the next (linux/rtnetlink.h) a route is asked for as somebody else, and by ports.
+# pyroute2's list ends at 23; the next (linux/rtnetlink.h) look up a route for another user, and by ports.
 rtmsg.nla_map = (
     *rtmsg.nla_map,
     ("RTA_PAD", "hex"),
@@ -76,7 +78,7 @@ rtmsg.nla_map = (
 
 
 ATTEMPTS: Final = 5
-"""Listings that somebody's change may interrupt before it is an error."""
+"""How many listings another program's changes may interrupt before it is an error."""
 
 GROUPS: Final = (1, 5, 7, 8, 9, 11, 19)
 """RTNLGRP_: LINK, and IFADDR, ROUTE, RULE of IPv4 and IPv6 (linux/rtnetlink.h)."""
@@ -90,12 +92,12 @@ TUNSETPERSIST: Final = 0x400454CB
 IFF_TUN, IFF_NO_PI, IFF_VNET_HDR, IFF_TUN_EXCL = 0x0001, 0x1000, 0x4000, 0x8000
 NODAD: Final = 0x02
 
-# linux/rtnetlink.h: when deleting they mean "whatever it is"
+# linux/rtnetlink.h: when deleting they match anything
 RT_SCOPE_NOWHERE, RTPROT_UNSPEC = 255, 0
 
 
 class SystemNetlink:
-    """The kernel of this network namespace (see ports.Netlink)."""
+    """The kernel of this network namespace (see world.Netlink)."""
 
     async def snapshot(self) -> Snapshot:
         """List everything. Raises OSError."""
@@ -116,6 +118,8 @@ class SystemNetlink:
                 more = {"mtu": mtu} if mtu else {}
                 await _request("link", "set", index=index_of(name), state="up", **more)
             case LinkAddress():
+                # No duplicate address detection: the tunnel has no neighbours, and a tentative address drops
+                # its first packets.
                 flags = NODAD if item.address.version == 6 else 0
                 await _request("addr", "add", **address_fields(item), flags=flags)
             case Route():
@@ -144,7 +148,7 @@ class SystemNetlink:
                 assert_never(item)
 
     def changes(self) -> AbstractAsyncContextManager[AsyncIterator[None]]:
-        """Subscribe; what happens while the consumer is busy is one burst."""
+        """Subscribe; changes while the consumer is busy count as one burst."""
         return watch_groups(socket.NETLINK_ROUTE, GROUPS)
 
     async def configure_wireguard(self, config: DeviceConfig) -> None:
@@ -160,9 +164,10 @@ class SystemNetlink:
         return read_traffic(device)
 
     async def route_device(self, flow: Flow) -> str | None:
-        """Ask the kernel's own lookup (RTM_GETROUTE)."""
+        """Use the kernel's own lookup (RTM_GETROUTE)."""
         try:
             (answer,) = await _request("route", "get", **flow_fields(flow))
+        # Unreachable is an answer here, not an error.
         except OSError as error:
             if error.errno in UNREACHABLE:
                 return None
@@ -175,7 +180,7 @@ class SystemNetlink:
 
 
 async def _snapshot() -> Snapshot | None:
-    """Return None when somebody's change came in between."""
+    """List everything; None if a change interrupted the listing."""
     async with AsyncIPRoute() as netlink:
         links = [message async for message in await netlink.link("dump")]
         addresses = [message async for message in await netlink.addr("dump", family=socket.AF_UNSPEC)]
@@ -185,14 +190,16 @@ async def _snapshot() -> Snapshot | None:
             with _present(family):
                 routes += [message async for message in await netlink.route("dump", family=family)]
                 rules += [message async for message in await netlink.rule("dump", family=family)]
+    # The kernel marks a listing that a change interrupted; half of it is old, so it is repeated.
     if any(message["header"]["flags"] & NLM_F_DUMP_INTR for message in (*links, *addresses, *routes, *rules)):
         return None
     states = tuple(map(link_state, links))
+    # By index first: another program may rename a link between two listings.
     names = {state.index: state.name for state in states}
     return Snapshot(
         links=states,
         addresses=tuple(address_state(message, names) for message in addresses),
-        # A kernel without IPv6 answers the second question with IPv4 again.
+        # A kernel without IPv6 answers the second request with IPv4 again.
         routes=tuple(dict.fromkeys(route for message in routes for route in routes_of(message, names))),
         rules=tuple(dict.fromkeys(map(rule_of, rules))),
     )
@@ -200,7 +207,7 @@ async def _snapshot() -> Snapshot | None:
 
 @contextmanager
 def _present(family: int) -> Iterator[None]:
-    """Accept that a kernel has no IPv6."""
+    """Accept a kernel without IPv6."""
     try:
         yield
     except NetlinkError as error:
@@ -210,7 +217,7 @@ def _present(family: int) -> Iterator[None]:
 
 @contextmanager
 def _translated() -> Iterator[None]:
-    """Turn pyroute2's own error into the OSError of the same number."""
+    """Turn pyroute2's own error into an OSError with the same errno."""
     try:
         yield
     except NetlinkError as error:
@@ -224,14 +231,16 @@ async def _request(what: str, command: str, **fields: object) -> list[Message]:
 
 
 def _add_tun(name: str) -> None:
-    """Make a persistent TUN; it is ours although nobody holds it open."""
+    """Create a persistent TUN: it exists even while no process holds it open."""
+    # VNET_HDR lets the engine pass merged packets; EXCL makes a taken name an error instead of a second
+    # reader.
     flags = IFF_TUN | IFF_NO_PI | IFF_VNET_HDR | IFF_TUN_EXCL
     node = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
     try:
         fcntl.ioctl(node, TUNSETIFF, struct.pack("16sH22x", name.encode(), flags))
         fcntl.ioctl(node, TUNSETPERSIST, 1)
     except OSError as error:
-        if error.errno == errno.EBUSY:  # what TUN says of a name that is taken
+        if error.errno == errno.EBUSY:  # what TUN reports for a name that is taken
             raise OSError(errno.EEXIST, os.strerror(errno.EEXIST)) from error
         raise
     finally:
@@ -239,15 +248,15 @@ def _add_tun(name: str) -> None:
 
 
 async def configure_wireguard(config: DeviceConfig) -> None:
-    """Configure a kernel device in one message; the old peers are gone afterwards. Raises OSError.
+    """Configure a kernel device in one message, replacing its peers. Raises OSError.
 
-    The key reads back clamped: compare public keys.
+    The private key reads back clamped: compare public keys.
     """
     await _exchange_genl(wireguard_message(config), NLM_F_REQUEST | NLM_F_ACK)
 
 
 async def read_wireguard(name: str) -> Stats:
-    """Read a kernel device's counters. Raises OSError, ENODEV when there is no such device."""
+    """Read a kernel device's counters. Raises OSError; ENODEV if it does not exist."""
     request = wg.wgmsg()
     request["cmd"] = wg.WG_CMD_GET_DEVICE
     request["attrs"] = [["WGDEVICE_A_IFNAME", name]]
@@ -304,13 +313,13 @@ def wireguard_stats(messages: list[wg.wgmsg]) -> Stats:
 
 
 class _WireGuardSocket(wg.AsyncWireGuard):  # type: ignore[misc]  # untyped
-    module_err_level = "debug"  # else a missing module is reported on the root logger
+    module_err_level = "debug"  # otherwise a missing module is logged by the root logger
 
 
 async def _exchange_genl(message: wg.wgmsg, flags: int) -> list[wg.wgmsg]:
-    """Send one message on a socket of its own: a cancelled exchange leaves the next one out of step.
+    """Send one message on its own socket: a cancelled exchange would leave the next one out of step.
 
-    Raises OSError: ENOENT when the kernel has no WireGuard.
+    Raises OSError; ENOENT if the kernel has no WireGuard.
     """
     genl = _WireGuardSocket()
     try:

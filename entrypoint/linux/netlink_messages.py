@@ -1,6 +1,6 @@
-"""What the kernel lists, as values: the other half of netlink.py, pure on what pyroute2 hands out.
+"""Netlink messages to values and back: the pure half of netlink.py.
 
-Names of attributes are those of linux/rtnetlink.h, if_addr.h and fib_rules.h.
+Attribute names are from linux/rtnetlink.h, if_addr.h and fib_rules.h.
 """
 
 import errno
@@ -18,6 +18,7 @@ FAMILIES: Final[dict[int, Family]] = {AF_INET: 4, AF_INET6: 6}
 IFF_UP: Final = 0x1
 IFA_F_TEMPORARY, IFA_F_DADFAILED, IFA_F_DEPRECATED, IFA_F_TENTATIVE = 0x01, 0x08, 0x20, 0x40
 RT_SCOPE_LINK: Final = 253
+RTPROT_KERNEL: Final = 2
 RTN_UNICAST, RTN_UNREACHABLE = 1, 7
 ROUTE_KINDS: Final = {2: "local", 3: "broadcast", 4: "anycast", 5: "multicast", 6: "blackhole", 8: "prohibit"}
 DEFAULT: Final[dict[Family, Network]] = {4: IPv4Network("0.0.0.0/0"), 6: IPv6Network("::/0")}
@@ -32,7 +33,7 @@ type Message = Any
 
 
 def link_state(message: Message) -> LinkState:
-    """Return the link that an RTM_NEWLINK tells of."""
+    """Return the link in an RTM_NEWLINK message."""
     info = message.get_attr("IFLA_LINKINFO")
     return LinkState(
         index=message["index"],
@@ -44,7 +45,7 @@ def link_state(message: Message) -> LinkState:
 
 
 def address_state(message: Message, names: Mapping[int, str]) -> AddressState:
-    """Return the address that an RTM_NEWADDR tells of."""
+    """Return the address in an RTM_NEWADDR message."""
     flags = message.get_attr("IFA_FLAGS", message["flags"])
     address = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
     interface = ip_interface(f"{address}/{message['prefixlen']}")
@@ -53,13 +54,13 @@ def address_state(message: Message, names: Mapping[int, str]) -> AddressState:
         address=interface,
         link_scope=message["scope"] == RT_SCOPE_LINK,
         usable=not flags & (IFA_F_TENTATIVE | IFA_F_DEPRECATED | IFA_F_DADFAILED),
-        # The same bit says "secondary" of an IPv4 address.
+        # For IPv4 the same bit means "secondary".
         permanent=interface.version == 4 or not flags & IFA_F_TEMPORARY,
     )
 
 
 def routes_of(message: Message, names: Mapping[int, str]) -> Iterator[Route]:
-    """Yield the route that an RTM_NEWROUTE tells of, one for each of its next hops."""
+    """Yield the routes in an RTM_NEWROUTE message, one for each next hop."""
     family = FAMILIES.get(message["family"])
     if family is None:
         return
@@ -74,17 +75,18 @@ def routes_of(message: Message, names: Mapping[int, str]) -> Iterator[Route]:
     hops = [(hop["oif"], hop) for hop in message.get_attr("RTA_MULTIPATH") or ()]
     for index, hop in hops or [(message.get_attr("RTA_OIF"), message)]:
         device = None if kind == RTN_UNREACHABLE else names.get(index, "")
-        yield Route(destination, table, device, metric, _gateway(hop), " ".join(more))
+        connected = message["proto"] == RTPROT_KERNEL and kind == RTN_UNICAST
+        yield Route(destination, table, device, metric, _gateway(hop), " ".join(more), connected)
 
 
 def _gateway(hop: Message) -> Address | None:
-    via = hop.get_attr("RTA_VIA")  # an IPv4 route by an IPv6 neighbour
+    via = hop.get_attr("RTA_VIA")  # an IPv4 route through an IPv6 neighbour
     gateway = hop.get_attr("RTA_GATEWAY") or (via["addr"] if via else None)
     return ip_address(gateway) if gateway else None
 
 
 def rule_of(message: Message) -> Rule:
-    """Return the rule that an RTM_NEWRULE tells of."""
+    """Return the rule in an RTM_NEWRULE message."""
     family = FAMILIES[message["family"]]
     value, mask = message.get_attr("FRA_FWMARK", 0), message.get_attr("FRA_FWMASK", 0)
     action = message["action"]
@@ -102,13 +104,14 @@ def rule_of(message: Message) -> Rule:
         ip_protocol=TRANSPORTS.get(message.get_attr("FRA_IP_PROTO", 0)),
         source_ports=_ports(message.get_attr("FRA_SPORT_RANGE")),
         destination_ports=_ports(message.get_attr("FRA_DPORT_RANGE")),
+        suppress=_set_or_none(message.get_attr("FRA_SUPPRESS_PREFIXLEN")),
         protocol=message.get_attr("FRA_PROTOCOL", 0),
         more=" ".join(_more(message)),
     )
 
 
 def _more(message: Message) -> Iterator[str]:
-    """Yield what a rule of ours never says."""
+    """Yield the parts that our own rules never have."""
     if message["flags"] & FIB_RULE_INVERT:
         yield "not"
     if message["tos"]:
@@ -122,21 +125,22 @@ def _more(message: Message) -> Iterator[str]:
     if protocol and protocol not in TRANSPORTS:
         yield f"ipproto {protocol}"
     for name, word in (
-        ("FRA_SUPPRESS_PREFIXLEN", "suppress_prefixlength"),
         ("FRA_SUPPRESS_IFGROUP", "suppress_ifgroup"),
         ("FRA_L3MDEV", "l3mdev"),
         ("FRA_GOTO", "goto"),
         ("FRA_FLOW", "realms"),
         ("FRA_TUN_ID", "tun_id"),
     ):
-        value = message.get_attr(name)
-        # 0 is a prefix length too; of everything else it says "not set".
-        if value is not None and value != UNSET and (value or name == "FRA_SUPPRESS_PREFIXLEN"):
+        if value := _set_or_none(message.get_attr(name)):
             yield f"{word} {value}"
 
 
+def _set_or_none(value: int | None) -> int | None:
+    return None if value == UNSET else value
+
+
 def _uid(text: str | None) -> int | None:
-    """Return the user of a range of one."""
+    """Return the user of a range that holds one."""
     first, _, last = (text or "").partition(":")
     return int(first) if first and first == last else None
 
@@ -166,7 +170,7 @@ def family_of(version: int) -> int:
 
 
 def address_fields(item: LinkAddress) -> dict[str, object]:
-    """Return what names this address."""
+    """Return the fields that identify an address."""
     return {
         "index": index_of(item.device),
         "family": family_of(item.address.version),
@@ -176,8 +180,8 @@ def address_fields(item: LinkAddress) -> dict[str, object]:
 
 
 def route_fields(item: Route) -> dict[str, object]:
-    """Return what names this route."""
-    # Without the family pyroute2 asks for what the kernel answers with EOPNOTSUPP.
+    """Return the fields that identify a route."""
+    # Without the family pyroute2 sends a request that the kernel answers with EOPNOTSUPP.
     fields: dict[str, object] = {
         "family": family_of(item.destination.version),
         "dst": str(item.destination),
@@ -193,7 +197,7 @@ def route_fields(item: Route) -> dict[str, object]:
 
 
 def flow_fields(flow: Flow) -> dict[str, object]:
-    """Return what asks for this packet's way (RTM_GETROUTE)."""
+    """Return the fields of a route lookup for this packet (RTM_GETROUTE)."""
     length = flow.destination.max_prefixlen
     fields: dict[str, object] = {
         "family": family_of(flow.destination.version),
@@ -214,7 +218,7 @@ def flow_fields(flow: Flow) -> dict[str, object]:
 
 
 def rule_fields(item: Rule) -> dict[str, object]:
-    """Return what names this rule."""
+    """Return the fields that identify a rule."""
     fields: dict[str, object] = {
         "family": family_of(item.family),
         "priority": item.priority,
@@ -239,4 +243,6 @@ def rule_fields(item: Rule) -> dict[str, object]:
     for word, span in (("sport_range", item.source_ports), ("dport_range", item.destination_ports)):
         if span:
             fields[word] = f"{span[0]}:{span[1]}"
+    if item.suppress is not None:
+        fields["suppress_prefixlen"] = item.suppress
     return fields

@@ -1,4 +1,4 @@
-"""The door to nftables: the `nft` program, one transaction a call."""
+"""The door to nftables: the `nft` program, one transaction for each call."""
 
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
@@ -15,15 +15,17 @@ NFNLGRP_NFTABLES: Final = 7
 
 
 class SystemNft:
-    """nftables of this network namespace (see ports.Nft)."""
+    """nftables of this network namespace (see world.Nft)."""
 
     async def load(self, text: str) -> None:
         """Load `text` atomically."""
+        # In a thread, because run() blocks: the program is short, and two children would not be faster.
         await anyio.to_thread.run_sync(run, ("nft", "-f", "-"), text)
 
     async def listing(self, family: str, table: str) -> str:
         """Return the table as text, without counters."""
         try:
+            # Without counters (-s): they change with every packet, and two listings are compared.
             return await anyio.to_thread.run_sync(run, ("nft", "-s", "list", "table", family, table))
         except TimeoutError:
             raise

@@ -1,7 +1,7 @@
-"""Short-lived programs, run to their end; light to import: the firewall is closed before all else.
+"""Run short-lived programs to their end. Light to import: the firewall is closed with it.
 
-With children.py the only place that starts programs. Arguments are lists, the environment is built
-from nothing, standard input is what we hand over.
+Only this file and processes.py start programs. Arguments are lists, the environment is minimal, and
+standard input is what the caller passes.
 """
 
 import subprocess
@@ -13,18 +13,22 @@ LIMIT = 5.0
 """Seconds after which a program that hangs is killed."""
 
 
+# Short-lived programs start here, long-lived ones in processes.py. This one is imported before the firewall
+# is closed, so it must not import anyio.
 def run(argv: Sequence[str], text: str = "") -> str:
     """Run `argv` with `text` on its standard input; return what it printed.
 
-    Raises FileNotFoundError when it does not exist, TimeoutError when it does not end, and OSError
-    with its first line of complaint when it exits with anything but 0.
+    Raises FileNotFoundError if it does not exist, TimeoutError if it does not end, and OSError with the
+    first line of its error output if its exit code is not 0.
     """
     try:
+        # A program that hangs is killed after LIMIT and named: nft on a broken kernel must not hang the
+        # start.
         done = subprocess.run(
             argv, input=text, capture_output=True, text=True, timeout=LIMIT, check=False, env=ENVIRONMENT
         )
     except subprocess.TimeoutExpired as error:
-        raise TimeoutError(f"{argv[0]}: no end within {LIMIT:g} s") from error
+        raise TimeoutError(f"{argv[0]}: no result within {LIMIT:g} s") from error
     if done.returncode:
         complaint = (done.stderr.strip() or f"exit code {done.returncode}").splitlines()[0]
         raise OSError(f"{argv[0]}: {complaint}")

@@ -1,4 +1,4 @@
-"""Sockets that carry their mark, or are bound to their device, *before* they connect."""
+"""Sockets that are marked, or bound to a device, *before* they connect."""
 
 import errno
 import os
@@ -14,14 +14,16 @@ from entrypoint.linux.world import Bound, Marked
 type Address = IPv4Address | IPv6Address
 
 
+# The mark and the device are set before connecting: the route, and so the source address, is chosen then.
 def open_socket(way: Marked | Bound, address: Address, kind: socket.SocketKind) -> socket.socket:
-    """Return a non-blocking socket for `address` that already knows its way."""
+    """Return a non-blocking socket for `address`, marked or bound to its device."""
     sock = _unblocking(address, kind)
     try:
         match way:
             case Marked(mark):
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
             case Bound(device):
+                # Works without a capability since Linux 5.7, which is why older kernels are refused.
                 sock.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, device.encode())
     except BaseException:
         sock.close()
@@ -38,7 +40,7 @@ def _unblocking(address: Address, kind: socket.SocketKind) -> socket.socket:
 async def connected(
     way: Marked | Bound, address: Address, port: int, kind: socket.SocketKind
 ) -> AsyncIterator[socket.socket]:
-    """Connect a socket; it is closed on leaving."""
+    """Connect a socket; close it on leaving."""
     sock = open_socket(way, address, kind)
     try:
         await connect(sock, address, port)
@@ -48,12 +50,12 @@ async def connected(
 
 
 async def await_reaction(address: Address, port: int) -> None:
-    """Connect to a listener of ours, end without a word, and wait for what it does; raise OSError."""
+    """Connect to our own server, close without sending, and wait for a reaction; raise OSError."""
     with _unblocking(address, socket.SOCK_STREAM) as sock:
-        # An address that is ours no more cannot be bound: nothing leaves this machine.
+        # An address that is no longer ours cannot be bound, so nothing leaves this machine.
         sock.bind((str(address), 0))
         await connect(sock, address, port)
-        with suppress(OSError):  # it may have been quicker
+        with suppress(OSError):  # the server may have closed first
             sock.shutdown(socket.SHUT_WR)
         await anyio.wait_readable(sock)
 
@@ -73,10 +75,11 @@ async def connect(sock: socket.socket, address: Address, port: int) -> None:
 async def watch_groups(protocol: int, groups: Iterable[int]) -> AsyncIterator[AsyncIterator[None]]:
     """Subscribe to netlink multicast groups; the iterator yields once for each burst of messages.
 
-    What happens while the consumer is busy is one burst. What it was is not said: look.
+    Changes while the consumer is busy count as one burst. The iterator does not say what changed: list again.
     """
     kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
     with socket.socket(socket.AF_NETLINK, kind, protocol) as sock:
+        # Subscribed before the first listing, so no change falls between the two.
         sock.bind((0, sum(1 << (group - 1) for group in groups)))
         yield _bursts(sock)
 
@@ -90,6 +93,6 @@ async def _bursts(sock: socket.socket) -> AsyncIterator[None]:
             except BlockingIOError:
                 break
             except OSError as error:
-                if error.errno != errno.ENOBUFS:  # more than the buffer holds is a change too
+                if error.errno != errno.ENOBUFS:  # more messages than the buffer holds are a change too
                     raise
         yield

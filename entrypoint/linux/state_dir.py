@@ -56,6 +56,7 @@ def replace(path: Path, data: bytes, mode: int = 0o600) -> None:
     with _explained(path), _opened(path.parent) as directory:
         _discard(fresh, directory)  # a killed predecessor's
         try:
+            # EXCL and no links: a file of this name that another process planted must not receive our keys.
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _OPEN
             with os.fdopen(os.open(fresh, flags, 0o600, dir_fd=directory), "wb") as file:
                 file.write(data)
@@ -66,6 +67,7 @@ def replace(path: Path, data: bytes, mode: int = 0o600) -> None:
         except BaseException:
             _discard(fresh, directory)
             raise
+        # Without it the rename itself may be lost in a power cut.
         os.fsync(directory)
 
 
@@ -89,6 +91,7 @@ def lock(directory: Path) -> Iterator[None]:
     """
     path = directory / "lock"
     with _explained(path), _opened(directory) as here:
+        # The kernel releases it with the process, so a killed supervisor leaves no stale lock.
         lock = _open_lock(here)
     try:
         with _explained(path):
@@ -119,6 +122,7 @@ def edit_lock(directory: Path) -> Iterator[None]:
     For moments only, and beside `locked`, which holds for a process's life. Raises StateError.
     """
     with _explained(directory / "lock"), _opened(directory) as here:
+        # The directory itself is the second lock: a command edits while the supervisor holds the first.
         fcntl.flock(here, fcntl.LOCK_EX)
         yield
 

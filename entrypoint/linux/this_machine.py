@@ -12,10 +12,10 @@ from entrypoint.linux.world import World
 
 
 class SystemClock:
-    """Real time (see ports.Clock)."""
+    """Real time (see world.Clock)."""
 
     def monotonic(self) -> float:
-        """Return seconds since boot, sleep included: a suspended machine sees the gap."""
+        """Return seconds since boot, time asleep included: a suspended machine sees the gap."""
         return time.clock_gettime(time.CLOCK_BOOTTIME)
 
     def wall(self) -> float:
@@ -28,5 +28,5 @@ class SystemClock:
 
 
 def open_world() -> World:
-    """Return this machine's doors."""
+    """Return the doors of this machine."""
     return World(SystemClock(), SystemHttp(), SystemNetlink(), SystemNft(), SystemProcesses())

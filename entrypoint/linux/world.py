@@ -1,7 +1,7 @@
-"""The five doors to the world, as Protocols: Clock, Http, Netlink, Nft, Processes; World holds them.
+"""The five doors to the outside, as protocols: Clock, Http, Netlink, Nft, Processes; World holds them.
 
-Everything else is pure or goes through one of these, so a test can hand in a world that behaves
-(tests/fakes.py) and look at what it has become.
+Everything else is pure or goes through one of these, so a test can pass in a world that behaves
+(tests/fakes) and inspect its state afterwards.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -23,7 +23,7 @@ class Clock(Protocol):
     """Time: monotonic for durations, wall for people and tokens."""
 
     def monotonic(self) -> float:
-        """Return seconds since some fixed moment; goes on while the machine sleeps (CLOCK_BOOTTIME)."""
+        """Return seconds since boot, time asleep included (CLOCK_BOOTTIME)."""
 
     def wall(self) -> float:
         """Return seconds since 1970, UTC."""
@@ -47,7 +47,7 @@ class Bound:
 
 
 class Http(Protocol):
-    """HTTPS and DNS on sockets that know their way before they connect; no system resolver."""
+    """HTTPS and DNS on sockets that are marked or bound before they connect; no system resolver."""
 
     def transport(
         self,
@@ -66,7 +66,7 @@ class Http(Protocol):
     async def lookup(
         self, name: str, servers: "Sequence[Address]", way: Marked | Bound, *, limit: float = 5.0
     ) -> "tuple[Address, ...]":
-        """Ask the DNS servers in turn (UDP, then TCP when truncated); return the addresses, IPv4 first.
+        """Query the DNS servers in turn (UDP, then TCP if truncated); return the addresses, IPv4 first.
 
         An IP literal is returned as it is. Raises OSError when no server answers with an address
         within `limit` seconds each.
@@ -79,8 +79,8 @@ class Http(Protocol):
 class Netlink(Protocol):
     """The kernel's links, addresses, routes, rules and WireGuard devices.
 
-    Operations raise OSError with the kernel's errno: EEXIST for what is there, ENOENT/ESRCH/ENODEV/
-    EADDRNOTAVAIL for what is not, EOPNOTSUPP for an unknown kind of link, EPERM without NET_ADMIN.
+    Operations raise OSError with the kernel's errno: EEXIST for what exists, ENOENT/ESRCH/ENODEV/
+    EADDRNOTAVAIL for what does not, EOPNOTSUPP for an unknown kind of link, EPERM without NET_ADMIN.
     """
 
     async def snapshot(self) -> "Snapshot":
@@ -93,7 +93,7 @@ class Netlink(Protocol):
         """Remove one item."""
 
     def changes(self) -> AbstractAsyncContextManager[AsyncIterator[None]]:
-        """Subscribe; the iterator yields once for each burst of changes made by anybody."""
+        """Subscribe; the iterator yields once for each burst of changes, whoever makes them."""
 
     async def configure_wireguard(self, config: "DeviceConfig") -> None:
         """Configure a kernel WireGuard device; its old peers are gone afterwards."""
@@ -102,34 +102,34 @@ class Netlink(Protocol):
         """Read a kernel WireGuard device's counters."""
 
     def traffic(self, device: str) -> "Traffic | None":
-        """Read any device's packet counters at once; None when there is no such device."""
+        """Read a device's packet counters without waiting; None if it does not exist."""
 
     async def route_device(self, flow: "Flow") -> str | None:
-        """Ask by which device a packet from us would leave; None: refused, or its source is not ours."""
+        """Return the interface that a local packet would leave by, None if it would be rejected."""
 
     def listening_ports(self) -> frozenset[int]:
-        """Read which TCP ports somebody listens on."""
+        """Read the TCP ports that programs listen on."""
 
 
 class Nft(Protocol):
     """nftables; `load` is one atomic transaction."""
 
     async def load(self, text: str) -> None:
-        """Run `nft -f -` on `text`; raise OSError when it is refused, and then nothing has changed."""
+        """Run `nft -f -` on `text`; raise OSError if it is refused: then nothing has changed."""
 
     async def listing(self, family: str, table: str) -> str:
-        """Return `nft -s list table`'s text, empty when there is no such table."""
+        """Return `nft -s list table`'s text, empty if it does not exist."""
 
     def changes(self) -> AbstractAsyncContextManager[AsyncIterator[None]]:
-        """Subscribe; the iterator yields once for each burst of changes made by anybody, us too."""
+        """Subscribe; the iterator yields once for each burst of changes, our own included."""
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
     """A child process to start: nothing secret in `argv` or `environment`.
 
-    `files` are handed over as sealed memory files; `{name}` in an argument becomes the path the
-    child can open. `uid` is user and group; None stays what we are. `name` is for the log.
+    `files` are passed as sealed memory files; `{name}` in an argument becomes a path that the child can
+    open. `uid` is user and group; None keeps our own. `name` is for the log.
     """
 
     name: str
@@ -140,11 +140,11 @@ class Program:
 
 
 class Running(Protocol):
-    """A started child, in its own session; it dies with us."""
+    """A started child in its own session; it dies with the supervisor."""
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """Process id."""
 
     async def wait(self) -> int:
         """Wait for its end; return the exit code, negative for a signal."""
@@ -154,24 +154,25 @@ class Running(Protocol):
 
 
 class Processes(Protocol):
-    """Child processes, and the Unix sockets they are steered by."""
+    """Child processes, and the Unix sockets that control them."""
 
     def running(self, program: Program) -> AbstractAsyncContextManager[Running]:
-        """Start it; on leaving: SIGTERM, after a grace period SIGKILL, and it is always reaped.
+        """Start the program; on leaving end it with SIGTERM, after a grace period SIGKILL, and reap it.
 
-        Raises PlatformError when the program does not exist.
+        Raises PlatformError if it does not exist.
         """
 
     async def exchange(self, socket: Path, request: str) -> str:
         """Send `request` to a Unix stream socket and return the answer up to its empty line.
 
-        Raises OSError when nobody listens.
+        Raises OSError if nothing listens.
         """
 
     async def is_responsive(self, address: "Address", port: int, *, limit: float) -> bool:
-        """Say whether who listens at our own `address` reacts to a client that says nothing and ends."""
+        """Return whether the server on our `address` reacts to a client that closes without sending."""
 
 
+# The only way to the outside. Tests pass in a world that refuses what Linux refuses.
 @dataclass(frozen=True, slots=True)
 class World:
     """All five doors."""

@@ -40,7 +40,8 @@ def decide_route(snapshot: Snapshot, flow: Flow) -> RouteDecision | None:
             continue
         if rule.table is None:
             return RouteDecision(rule, None, tuple(skipped))
-        if route := best_route(snapshot, rule.table, flow):
+        route = best_route(snapshot, rule.table, flow)
+        if route and (rule.suppress is None or route.destination.prefixlen > rule.suppress):
             return RouteDecision(rule, route, tuple(skipped))
     return None
 

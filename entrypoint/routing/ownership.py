@@ -8,13 +8,13 @@ from functools import partial
 from pathlib import Path
 from typing import Final, Literal
 
-from entrypoint.errors import BusyError, SettingsError, StateError
+from entrypoint.errors import BusyError, SettingsError, StateError, explain
 from entrypoint.firewall.ruleset import TABLES
 from entrypoint.linux import state_dir
 from entrypoint.linux.kernel_objects import PROTOCOL_KERNEL, Link, LinkState, Rule, Snapshot
 from entrypoint.linux.world import Netlink, Nft
 from entrypoint.routing.plan import TUNNEL_PRIORITY, OurIds, RouteMode, decode, encode, ours_in
-from entrypoint.routing.reconcile import GONE, explain, list_all, remove_all, tolerate
+from entrypoint.routing.reconcile import GONE, list_all, remove_all, tolerate
 from entrypoint.unwind import UnwindStack
 
 type IdKind = Literal["priority", "table", "device", "other"]
@@ -28,7 +28,7 @@ log = logging.getLogger("ss-warp")
 
 @asynccontextmanager
 async def claim(
-    numbers: OurIds,
+    ids: OurIds,
     netlink: Netlink,
     recorded: bytes | None,
     record: Callable[[bytes], None],
@@ -36,15 +36,15 @@ async def claim(
     mode: RouteMode = "full",
     nft: Nft | None = None,
 ) -> AsyncIterator[None]:
-    """Own `numbers` while inside: to be entered before the device is opened and anything is changed.
+    """Own `ids` while inside: to be entered before the device is opened and anything is changed.
 
-    `recorded` is network.json's content, `record` replaces it. What a predecessor with other numbers
+    `recorded` is network.json's content, `record` replaces it. What a predecessor with other ids
     left is removed. With `nft` the names of our tables must be free too, or recorded. Raises
     SettingsError when something belongs to somebody else, StateError, PlatformError.
     """
     before = decode(recorded)
     snapshot = await list_all(netlink)
-    problems = [sentence for _, sentence in conflicts(numbers, before, snapshot, mode)]
+    problems = [sentence for _, sentence in conflicts(ids, before, snapshot, mode)]
     if not before:
         problems += [
             f"the nftables table {table} is there and not on record as ours: another ss-warp? "
@@ -54,17 +54,17 @@ async def claim(
     if problems:
         raise SettingsError(problems)
     async with UnwindStack() as stack:
-        ours = tuple(dict.fromkeys((*before, numbers)))
+        ours = tuple(dict.fromkeys((*before, ids)))
         stack.undo("network.json", partial(_forget, ours, netlink, nft, record))
         record(encode(ours))
         try:
             for old in before:
-                if old != numbers:
+                if old != ids:
                     await remove_all(old, netlink)
                     await _delete_link(old.device, snapshot, netlink)
         except OSError as error:
             raise explain("cannot remove what an earlier start left", error) from error
-        record(encode([numbers]))
+        record(encode([ids]))
         yield
 
 
@@ -88,7 +88,7 @@ def saver(path: Path, *, must: bool) -> Callable[[bytes], None]:
 def choose_free(
     wish: OurIds, fixed: Iterable[IdKind], before: tuple[OurIds, ...], snapshot: Snapshot, mode: RouteMode
 ) -> OurIds:
-    """Return `wish` with other numbers where somebody else has those, except for what is `fixed`.
+    """Return `wish` with other ids where somebody else has those, except for what is `fixed`.
 
     What has no free number left stays as wished: `claimed` refuses it.
     """
@@ -108,50 +108,46 @@ def choose_free(
     return found
 
 
-def _conflicting(
-    numbers: OurIds, before: tuple[OurIds, ...], snapshot: Snapshot, mode: RouteMode
-) -> set[IdKind]:
-    return {field for field, _ in conflicts(numbers, before, snapshot, mode)}
+def _conflicting(ids: OurIds, before: tuple[OurIds, ...], snapshot: Snapshot, mode: RouteMode) -> set[IdKind]:
+    return {field for field, _ in conflicts(ids, before, snapshot, mode)}
 
 
 def conflicts(
-    numbers: OurIds, before: tuple[OurIds, ...], snapshot: Snapshot, mode: RouteMode = "full"
+    ids: OurIds, before: tuple[OurIds, ...], snapshot: Snapshot, mode: RouteMode = "full"
 ) -> Iterator[tuple[IdKind, str]]:
     """Yield a sentence for each number that somebody else uses; what `before` lists is ours."""
     ours = {priority for old in before for priority in old.priorities}
-    used = numbers.priorities if mode == "full" else numbers.priorities[2:5]
+    used = ids.priorities if mode == "full" else ids.priorities[2:5]
     for rule in snapshot.rules:
         if rule.priority in ours:
             continue
-        theirs = f"somebody else has {rule.add_command()!r}"
-        if rule.priority in used or (
-            rule.priority in numbers.priorities and rule.protocol == PROTOCOL_KERNEL
-        ):
+        theirs = f"somebody else has {rule.command('add')!r}"
+        if rule.priority in used or (rule.priority in ids.priorities and rule.protocol == PROTOCOL_KERNEL):
             if rule.priority == TUNNEL_PRIORITY and rule.source and rule.protocol != PROTOCOL_KERNEL:
                 continue  # `ip rule add from A` without a number lands there; it takes only what is its own
             if rule.priority == TUNNEL_PRIORITY:
                 yield "other", f"priority {TUNNEL_PRIORITY}: {theirs}; remove it, or set ROUTE_MODE=proxy"
             else:
-                yield "priority", f"ROUTE_RULE_PRIORITY={numbers.priority}: {theirs}; choose another number"
-        if _same_mark(rule, numbers):
-            yield "other", f"mark {numbers.mark}: {theirs}; remove it"
-    if numbers.table not in {old.table for old in before} and any(
-        route.table == numbers.table for route in snapshot.routes
+                yield "priority", f"ROUTE_RULE_PRIORITY={ids.priority}: {theirs}; choose another number"
+        if _same_mark(rule, ids):
+            yield "other", f"mark {ids.mark}: {theirs}; remove it"
+    if ids.table not in {old.table for old in before} and any(
+        route.table == ids.table for route in snapshot.routes
     ):
-        yield ("table", f"ROUTE_TABLE={numbers.table}: somebody else has routes there; choose another number")
-    for name in sorted(numbers.links - {name for old in before for name in old.links}):
+        yield ("table", f"ROUTE_TABLE={ids.table}: somebody else has routes there; choose another number")
+    for name in sorted(ids.links - {name for old in before for name in old.links}):
         if any(link.name == name for link in snapshot.links):
             yield (
-                "device" if name == numbers.device else "other",
+                "device" if name == ids.device else "other",
                 f"WIREGUARD_INTERFACE: somebody else has a device {name}; remove it, or choose another name",
             )
 
 
-def _same_mark(rule: Rule, numbers: OurIds) -> bool:
+def _same_mark(rule: Rule, ids: OurIds) -> bool:
     """Return whether packets of theirs would be taken for ours, or ours for theirs."""
     if not rule.mark or rule.more or not rule.mark.value & rule.mark.mask:
         return False
-    ours = numbers.mark
+    ours = ids.mark
     return ours.value & rule.mark.mask == rule.mark.value or rule.mark.value & ours.mask == ours.value
 
 

@@ -8,9 +8,9 @@ from typing import Final, Literal
 
 from entrypoint.addresses import (
     DEFAULT_NETWORK,
-    DHCP_PORTS,
     LINK_LOCAL,
     MARK,
+    PRIVATE,
     Family,
     Interface,
     Mark,
@@ -58,12 +58,12 @@ class OurIds:
 
 
 def encode(taken: Iterable[OurIds]) -> bytes:
-    """Return network.json's content: every set of numbers that may be in use."""
-    return json.dumps([asdict(numbers) for numbers in taken], indent=1).encode() + b"\n"
+    """Return network.json's content: every set of ids that may be in use."""
+    return json.dumps([asdict(ids) for ids in taken], indent=1).encode() + b"\n"
 
 
 def decode(data: bytes | None) -> tuple[OurIds, ...]:
-    """Read what `encode` wrote; no file is no numbers. Raises StateError."""
+    """Read what `encode` wrote; no file is no ids. Raises StateError."""
     try:
         entries = json.loads(data or b"[]")
         if not isinstance(entries, list):
@@ -91,30 +91,30 @@ def _read(entry: dict[str, object]) -> OurIds:
     return OurIds(**whole, **names, mark=Mark(mark["value"], mark["mask"]))  # type: ignore[arg-type]
 
 
-def ours_in(snapshot: Snapshot, numbers: OurIds) -> Iterator[Item]:
-    """Yield everything in the kernel that carries our numbers; of the device itself only that it is up.
+def ours_in(snapshot: Snapshot, ids: OurIds) -> Iterator[Item]:
+    """Yield everything in the kernel that carries our ids; of the device itself only that it is up.
 
-    Routes and rules with a word that ours never have are somebody else's, also under our numbers.
+    Routes and rules with a word that ours never have are somebody else's, also under our ids.
     """
     for link in snapshot.links:
-        if link.name in numbers.links and link.up:
+        if link.name in ids.links and link.up:
             yield LinkUp(link.name, link.mtu)
-        if link.name == numbers.null_device and link.kind == "tun":
+        if link.name == ids.null_device and link.kind == "tun":
             yield Link(link.name, "tun")
     for state in snapshot.addresses:
         # Link-local addresses come and go with the device, by the kernel's own hand.
-        if state.device == numbers.device and not state.link_scope:
+        if state.device == ids.device and not state.link_scope:
             yield LinkAddress(state.device, state.address)
-    yield from (route for route in snapshot.routes if route.table == numbers.table and not route.more)
+    yield from (route for route in snapshot.routes if route.table == ids.table and not route.more)
     yield from (
         rule
         for rule in snapshot.rules
-        if (rule.priority in numbers.priorities and rule.protocol == PROTOCOL_KERNEL)
+        if (rule.priority in ids.priorities and rule.protocol == PROTOCOL_KERNEL)
         and not (rule.more or rule.uid not in {None, SSSERVER_UID})
     )
 
 
-def add_order(item: Item, numbers: OurIds) -> tuple[int, int]:
+def add_order(item: Item, ids: OurIds) -> tuple[int, int]:
     """Return the item's place in the order of adding; removing is the exact reverse.
 
     The floor is there before anything is sent to the table, and answers keep their way before the
@@ -123,9 +123,9 @@ def add_order(item: Item, numbers: OurIds) -> tuple[int, int]:
     match item:
         case Link():
             return 0, 0
-        case LinkUp(name) if name != numbers.device:
+        case LinkUp(name) if name != ids.device:
             return 1, 0
-        case Route(device=device) if device != numbers.device:
+        case Route(device=device) if device != ids.device:
             return 2, 0
         case Rule(priority=priority) if priority != TUNNEL_PRIORITY:
             return 3, priority
@@ -155,16 +155,16 @@ LAST_PORT: Final = 65534
 class NetworkPlan:
     """What is wanted, in the order of adding; removing is the exact reverse. Prints as `ip` commands."""
 
-    numbers: OurIds
+    ids: OurIds
     items: tuple[Item, ...]
 
     def __str__(self) -> str:
-        return "\n".join(item.add_command() for item in self.items)
+        return "\n".join(item.command("add") for item in self.items)
 
 
 def network_plan(
     mode: RouteMode,
-    numbers: OurIds,
+    ids: OurIds,
     uplinks: Uplinks,
     addresses: Sequence[Interface],
     mtu: int,
@@ -180,50 +180,52 @@ def network_plan(
     """
     own = [address for address in addresses if address.version in uplinks.families]
     items: list[Item] = [
-        Link(numbers.null_device, "tun"),
-        LinkUp(numbers.null_device),
-        LinkUp(numbers.device, mtu),
-        *(LinkAddress(numbers.device, address) for address in own),
+        Link(ids.null_device, "tun"),
+        LinkUp(ids.null_device),
+        LinkUp(ids.device, mtu),
+        *(LinkAddress(ids.device, address) for address in own),
     ]
     if direct != 4 and all(address.version == 6 for address in own):
-        items.append(LinkAddress(numbers.device, DUMMY))
+        items.append(LinkAddress(ids.device, DUMMY))
     for family in uplinks.families:
         if family == direct:
             continue
         # An IPv6 error route is no floor: the kernel looks up again with a source, and a rule matches.
-        floor = None if family == 4 else numbers.null_device
-        items.append(Route(DEFAULT_NETWORK[family], numbers.table, floor, FLOOR_METRIC))
+        floor = None if family == 4 else ids.null_device
+        items.append(Route(DEFAULT_NETWORK[family], ids.table, floor, FLOOR_METRIC))
         if any(address.version == family for address in own):
-            items.append(Route(DEFAULT_NETWORK[family], numbers.table, numbers.device))
+            items.append(Route(DEFAULT_NETWORK[family], ids.table, ids.device))
         if mode == "full":
-            items += _full_rules(numbers, family, uplinks, input_ports, outbound_subnets)
+            items += _full_rules(ids, family, uplinks, input_ports, outbound_subnets)
         else:
-            items += _proxy_rules(numbers, family, own)
+            items += _proxy_rules(ids, family, own)
             # ssserver is not bound to the device then: its user leads into it, but for its answers.
             if direct:
-                items += _reply_rules(numbers, family, uplinks)
-                items.append(Rule(family, numbers.priority + 2, numbers.table, uid=SSSERVER_UID))
-    return NetworkPlan(
-        numbers, tuple(sorted(dict.fromkeys(items), key=lambda item: add_order(item, numbers)))
-    )
+                items += _reply_rules(ids, family, uplinks)
+                items.append(Rule(family, ids.priority + 2, ids.table, uid=SSSERVER_UID))
+    return NetworkPlan(ids, tuple(sorted(dict.fromkeys(items), key=lambda item: add_order(item, ids))))
 
 
 def _full_rules(
-    numbers: OurIds,
+    ids: OurIds,
     family: Family,
     uplinks: Uplinks,
     input_ports: Sequence[Ports],
     outbound_subnets: Sequence[Network],
 ) -> Iterator[Rule]:
     """Yield one family's rules, each row with its reason."""
-    marked, lost, _, neighbours, servers, _ = numbers.priorities
+    marked, lost, _, neighbours, servers, _ = ids.priorities
     # WireGuard's own packets and our own sockets outside the tunnel …
-    yield Rule(family, marked, MAIN_TABLE, mark=numbers.mark)
+    yield Rule(family, marked, MAIN_TABLE, mark=ids.mark)
     # … which would run in circles through the device once `main` has no default.
-    yield Rule(family, lost, None, mark=numbers.mark)
-    yield from _reply_rules(numbers, family, uplinks)
-    # Neighbours, named one by one: a more specific route pushed by DHCP must not count.
-    for network in (*map(ip_network, uplinks.gateways), *uplinks.private, LINK_LOCAL, *outbound_subnets):
+    yield Rule(family, lost, None, mark=ids.mark)
+    yield from _reply_rules(ids, family, uplinks)
+    # Private networks by any route of `main` but its default: containers and pods come and go without
+    # a rule each. Never so for public destinations: a more specific route pushed by DHCP would leak.
+    for network in PRIVATE:
+        if network.version == family:
+            yield Rule(family, neighbours, MAIN_TABLE, destination=network, suppress=0)
+    for network in (*uplinks.direct, LINK_LOCAL, *outbound_subnets):
         if network.version == family:
             yield Rule(family, neighbours, MAIN_TABLE, destination=network)
     # A UDP server on a wildcard address answers without a source.
@@ -231,31 +233,22 @@ def _full_rules(
         if ports.transport == "udp" and ports.first <= LAST_PORT:
             span = (ports.first, min(ports.last, LAST_PORT))
             yield Rule(family, servers, MAIN_TABLE, ip_protocol="udp", source_ports=span)
-    client, server = DHCP_PORTS[family]
-    yield Rule(
-        family,
-        servers,
-        MAIN_TABLE,
-        ip_protocol="udp",
-        source_ports=(client, client),
-        destination_ports=(server, server),
-    )
     # The rest of what starts here; forwarded packets keep their way.
-    yield Rule(family, TUNNEL_PRIORITY, numbers.table, iif="lo")
+    yield Rule(family, TUNNEL_PRIORITY, ids.table, iif="lo")
 
 
-def _reply_rules(numbers: OurIds, family: Family, uplinks: Uplinks) -> Iterator[Rule]:
+def _reply_rules(ids: OurIds, family: Family, uplinks: Uplinks) -> Iterator[Rule]:
     # An answer already has its source, so it leaves where the question came in; a server with several
     # interfaces may have said so itself, by a rule that comes after ours.
     for address in uplinks.addresses:
         if address.version == family:
             theirs = (table for network, table in uplinks.sources if address in network)
-            yield Rule(family, numbers.priority, next(theirs, MAIN_TABLE), source=ip_network(address))
+            yield Rule(family, ids.priority, next(theirs, MAIN_TABLE), source=ip_network(address))
 
 
-def _proxy_rules(numbers: OurIds, family: Family, own: Sequence[Interface]) -> Iterator[Rule]:
+def _proxy_rules(ids: OurIds, family: Family, own: Sequence[Interface]) -> Iterator[Rule]:
     """Yield one family's rules: only what is bound to the device, or has its address, is sent into it."""
-    yield Rule(family, numbers.priority, numbers.table, oif=numbers.device)
+    yield Rule(family, ids.priority, ids.table, oif=ids.device)
     for address in own:
         if address.version == family:
-            yield Rule(family, numbers.priority + 1, numbers.table, source=ip_network(address.ip))
+            yield Rule(family, ids.priority + 1, ids.table, source=ip_network(address.ip))

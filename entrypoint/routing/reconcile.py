@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import Final
 
-from entrypoint.errors import PlatformError
+from entrypoint.errors import explain
 from entrypoint.linux.kernel_objects import PROTOCOL_KERNEL, Item, Link, LinkState, LinkUp, Snapshot
 from entrypoint.linux.world import Netlink
 from entrypoint.routing.plan import NetworkPlan, OurIds, add_order, ours_in
@@ -19,12 +19,6 @@ ROUNDS: Final = 4
 GONE: Final = frozenset({errno.ENOENT, errno.ESRCH, errno.ENODEV, errno.EADDRNOTAVAIL})
 NOT_NOW: Final = frozenset({errno.EEXIST, errno.ENODEV, errno.ENETDOWN})
 """Added by somebody else, or its device is gone or down: the next listing tells."""
-
-
-HINTS: Final = {
-    errno.EPERM: "add cap_add: [NET_ADMIN]",
-    errno.EACCES: "add sysctls: [net.ipv6.conf.all.disable_ipv6=0]",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +33,11 @@ class Converged:
 def difference(plan: NetworkPlan, snapshot: Snapshot) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
     """Return what to add and what to remove, each in its order.
 
-    To be removed is what carries the plan's numbers and is not in it, and a second copy of a rule of
+    To be removed is what carries the plan's ids and is not in it, and a second copy of a rule of
     ours under another protocol, which the kernel takes for a different rule.
     """
     wanted = {_identity(item) for item in plan.items}
-    there = list(ours_in(snapshot, plan.numbers))
+    there = list(ours_in(snapshot, plan.ids))
     add = [item for item in plan.items if not _is_there(item, there)]
     remove = [item for item in there if _identity(item) not in wanted]
     remove += [
@@ -51,7 +45,7 @@ def difference(plan: NetworkPlan, snapshot: Snapshot) -> tuple[tuple[Item, ...],
         for rule in snapshot.rules
         if rule.protocol != PROTOCOL_KERNEL and replace(rule, protocol=PROTOCOL_KERNEL) in wanted
     ]
-    return tuple(add), tuple(reversed(sorted(remove, key=lambda item: add_order(item, plan.numbers))))
+    return tuple(add), tuple(reversed(sorted(remove, key=lambda item: add_order(item, plan.ids))))
 
 
 def _identity(item: Item) -> Item:
@@ -91,15 +85,15 @@ async def converge(plan: NetworkPlan, netlink: Netlink) -> Converged:
     return Converged(tuple(added), tuple(removed), missing)
 
 
-async def remove_all(numbers: OurIds, netlink: Netlink) -> None:
-    """Remove everything that carries `numbers`, but for the device itself.
+async def remove_all(ids: OurIds, netlink: Netlink) -> None:
+    """Remove everything that carries `ids`, but for the device itself.
 
     One refusal does not keep the rest from being removed; the first is raised at the end, an OSError.
     """
     refused: list[OSError] = []
     for _ in range(ROUNDS):
         refused.clear()
-        _, surplus = difference(NetworkPlan(numbers, ()), await netlink.snapshot())
+        _, surplus = difference(NetworkPlan(ids, ()), await netlink.snapshot())
         for item in surplus:
             try:
                 await tolerate(netlink.remove, item, GONE)
@@ -120,7 +114,7 @@ async def tolerate(
     except OSError as error:
         if error.errno in accepted:
             return False
-        raise OSError(error.errno, f"{item.add_command()}: {error.strerror}") from error
+        raise OSError(error.errno, f"{item.command('add')}: {error.strerror}") from error
     return True
 
 
@@ -128,20 +122,15 @@ async def tolerate(
 async def apply(plan: NetworkPlan, netlink: Netlink) -> AsyncIterator[Converged]:
     """Have the plan while inside; on leaving everything that carries its numbers is removed.
 
-    That includes what later plans with the same numbers added. Raises PlatformError.
+    That includes what later plans with the same ids added. Raises PlatformError.
     """
     async with UnwindStack() as stack:
-        stack.undo("rules and routes", partial(remove_all, plan.numbers, netlink))
+        stack.undo("rules and routes", partial(remove_all, plan.ids, netlink))
         try:
             converged = await converge(plan, netlink)
         except OSError as error:
             raise explain("cannot route", error) from error
         yield converged
-
-
-def explain(what: str, error: OSError) -> PlatformError:
-    """Return the kernel's refusal as a sentence with a remedy."""
-    return PlatformError(f"{what}: {error.strerror or error}", HINTS.get(error.errno or 0, ""))
 
 
 async def list_all(netlink: Netlink) -> Snapshot:

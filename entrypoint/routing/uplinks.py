@@ -1,28 +1,40 @@
-"""Where this namespace meets the world, read from a snapshot."""
+"""Find the uplink interfaces in a snapshot, and what is reached without them.
+
+Routes and rules decide, never what an address looks like: an uplink is where a default route leads.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from ipaddress import IPv4Network
 
-from entrypoint.addresses import MARK, PRIVATE, Address, Family, Mark, Network, is_subnet, word_for
-from entrypoint.linux.kernel_objects import MAIN_TABLE, PROTOCOL_KERNEL, Route, Rule, Snapshot
+from entrypoint.addresses import MARK, PRIVATE, Address, Family, Mark, Network, word_for
+from entrypoint.linux.kernel_objects import MAIN_TABLE, PROTOCOL_KERNEL, AddressState, Route, Rule, Snapshot
+
+SHORTEST = {4: 1, 6: 3}
+"""Prefixes no longer than this count as default routes: 0.0.0.0/1 and 2000::/3 are some in two parts."""
+
+PLATFORM = (IPv4Network("168.63.129.16/32"),)
+"""Public addresses that a cloud gives to itself (Azure's agent and resolver); where it has routes to them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Uplinks:
-    """Interfaces that carry a non-private route in `main`, and what is seen through them.
+    """Interfaces that a default route leads to, and what is seen through them.
 
-    `addresses` are all of them but link-local ones; `listening` those that a server may be bound to
-    for long. `private` are the connected private prefixes of every interface. `families` are those
-    that the kernel offers here. `foreign` are the marks that somebody else's rules send to `main`:
-    another VPN's encrypted packets; `sources` are somebody else's source rules, network and table. `mtu` is
-    the smallest of the links', in bytes.
+    `addresses` are those that replies leave from by the uplink, link-local ones excluded; `listening`
+    those that a server may be bound to for long; `defaults` the default routes of `main`. `direct` are
+    networks that are reached without the tunnel: connected to an interface that is no uplink, or the
+    platform's, or the private range that this host itself is in. `families` are those that the kernel
+    offers here. `foreign` are the marks that another VPN's rules keep out of its tunnel: its encrypted
+    packets; `sources` are others' source rules, network and table. `mtu` is the smallest of the links',
+    in bytes.
     """
 
     links: tuple[str, ...] = ()
     addresses: tuple[Address, ...] = ()
     listening: tuple[Address, ...] = ()
-    gateways: tuple[Address, ...] = ()
-    private: tuple[Network, ...] = ()
+    defaults: tuple[Route, ...] = ()
+    direct: tuple[Network, ...] = ()
     families: tuple[Family, ...] = (4, 6)
     foreign: tuple[Mark, ...] = ()
     sources: tuple[tuple[Network, int], ...] = ()
@@ -30,39 +42,79 @@ class Uplinks:
 
 
 def find_uplinks(snapshot: Snapshot, ours: frozenset[str], *, host: bool = False) -> Uplinks:
-    """Return the uplinks; `ours` are the names of our own devices.
+    """Return the uplinks; `ours` are the names of our own interfaces.
 
-    In a namespace of our own without any non-private route (a Docker `internal` network) every other
-    interface that is up and has a global address is one. Of a `host` every public address counts,
-    also one on a loopback or dummy interface.
+    In our own namespace every other interface is a way in, so that an app on a second network reaches
+    Shadowsocks; without any default route (a Docker `internal` network) they are the uplinks too.
+    Of a `host` every public address counts, also one on a loopback or dummy interface.
     """
     others = {link.name for link in snapshot.links if link.name != "lo" and link.name not in ours}
-    main = [route for route in snapshot.routes if route.table == MAIN_TABLE and route.device in others]
-    links = {route.device for route in main if route.device and not _is_private(route.destination)}
+    up = {link.name for link in snapshot.links if link.up} & others
+    sources = tuple(dict.fromkeys(_sources(snapshot.rules)))
+    tables = {MAIN_TABLE, *(table for _, table in sources)}
+    defaults = [
+        one for one in snapshot.routes if one.table in tables and one.device in others and is_default(one)
+    ]
+    links = {route.device for route in defaults if route.device}
+    inside = [state for state in snapshot.addresses if state.device in up and not state.link_scope]
     if not links and not host:
-        up = {link.name for link in snapshot.links if link.up}
-        links = {state.device for state in snapshot.addresses if not state.link_scope} & up & others
-    states = [s for s in snapshot.addresses if s.device in links and not s.link_scope]
+        links = {state.device for state in inside}
+    states = [state for state in inside if state.device in links or not host]
     more = [s for s in snapshot.addresses if host and s.device not in ours and not word_for(s.address.ip)]
+    main = [route for route in snapshot.routes if route.table == MAIN_TABLE and route.device in others]
     return Uplinks(
         links=tuple(link.name for link in snapshot.links if link.name in links),
         addresses=tuple(dict.fromkeys(s.address.ip for s in (*states, *more))),
         listening=tuple(dict.fromkeys(s.address.ip for s in states if s.usable and s.permanent)),
-        gateways=tuple(dict.fromkeys(r.gateway for r in main if r.gateway and not r.gateway.is_link_local)),
-        private=tuple(dict.fromkeys(_connected_private(main))),
+        defaults=tuple(dict.fromkeys(one for one in defaults if one.table == MAIN_TABLE)),
+        direct=tuple(
+            dict.fromkeys((*_connected(main, links), *(_own_networks(main, states) if host else ())))
+        ),
         # With disable_ipv6 the kernel has not even ::1, and refuses routes.
         families=(4, 6) if any(s.address.version == 6 for s in snapshot.addresses) else (4,),
         foreign=tuple(dict.fromkeys(_foreign(snapshot.rules))),
-        sources=tuple(dict.fromkeys(_sources(snapshot.rules))),
+        sources=sources,
         mtu=min((link.mtu for link in snapshot.links if link.name in links), default=1500),
     )
+
+
+def is_default(route: Route) -> bool:
+    """Return whether a route leads to the world, or to a large part of it."""
+    return route.destination.prefixlen <= SHORTEST[route.destination.version] and not (
+        route.more or route.destination.is_multicast or route.destination.network_address.is_link_local
+    )
+
+
+def _connected(main: Sequence[Route], uplinks: set[str]) -> Iterator[Network]:
+    """Yield the public networks of interfaces that are no uplink: private ones are reached anyway."""
+    for route in main:
+        if (
+            route.connected
+            and route.device not in uplinks
+            and not word_for(route.destination.network_address)
+        ):
+            yield route.destination
+
+
+def _own_networks(main: Sequence[Route], states: Sequence[AddressState]) -> Iterator[Network]:
+    """Yield what belongs to a host's platform, also where only the default route leads there.
+
+    A host with a private address is part of a private network (a VPC) that may have no route of its own.
+    """
+    for state in states:
+        yield from (network for network in PRIVATE if state.address.ip in network)
+    for network in PLATFORM:
+        if any(route.destination == network for route in main):
+            yield network
 
 
 def _foreign(rules: Sequence[Rule]) -> Iterator[Mark]:
     for rule in rules:
         ours = (rule.mark, rule.protocol) == (MARK, PROTOCOL_KERNEL)
-        # Mark 0 would be everybody's.
-        if rule.table == MAIN_TABLE and rule.mark and rule.mark.value and not (rule.more or ours):
+        # Mark 0 would be everyone's.
+        if ours or not (rule.mark and rule.mark.value):
+            continue
+        if (rule.table == MAIN_TABLE and not rule.more) or (rule.table and rule.more == "not"):
             yield rule.mark
 
 
@@ -72,14 +124,3 @@ def _sources(rules: Sequence[Rule]) -> Iterator[tuple[Network, int]]:
             plain = Rule(rule.family, rule.priority, rule.table, rule.source, protocol=rule.protocol)
             if rule == plain:
                 yield rule.source, rule.table
-
-
-def _connected_private(routes: list[Route]) -> Iterator[Network]:
-    for route in routes:
-        if route.gateway is None and any(is_subnet(route.destination, network) for network in PRIVATE):
-            yield route.destination
-
-
-def _is_private(destination: Network) -> bool:
-    # fe80::/64 and multicast are on every interface: they say nothing about where the world is.
-    return destination.prefixlen > 0 and word_for(destination.network_address) is not None

@@ -44,6 +44,7 @@ def _ports(settings: Settings) -> Iterator[str]:
         )
 
 
+# A family cannot both use the tunnel and bypass it.
 def _families(settings: Settings) -> Iterator[str]:
     carried, direct = settings.tunnel.families, settings.tunnel.direct
     if direct in carried:

@@ -83,6 +83,7 @@ def _read(path: str) -> str:
     return text
 
 
+# A typo in the name of a kill switch's setting is a security bug, so it stops the start.
 def _misspelled(environ: Mapping[str, str], names: set[str]) -> Iterable[str]:
     for name in sorted(set(environ) - names):
         near = get_close_matches(name.upper(), names, 1, SIMILAR)

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from entrypoint.errors import Error, PlatformError
+from entrypoint.errors import PlatformError, explain
 from entrypoint.linux.kernel_objects import DeviceConfig, Link
 from entrypoint.linux.proc import memory_limit
 from entrypoint.linux.world import Netlink, World
@@ -38,7 +38,11 @@ DEFAULT_PLACES = Places()
 
 
 PROBE_LINK = "ss-probe"
-"""A link that is made only to see whether it can be."""
+"""An interface that is created only to see whether it can be."""
+
+NO_KERNEL_WIREGUARD = PlatformError(
+    "this kernel has no WireGuard", "set WIREGUARD_IMPLEMENTATION=auto, or on the host: modprobe wireguard"
+)
 
 
 async def check_available(implementation: Choice, netlink: Netlink, places: Places = DEFAULT_PLACES) -> None:
@@ -46,14 +50,23 @@ async def check_available(implementation: Choice, netlink: Netlink, places: Plac
 
     Raises PlatformError as `open_device` does: before an account is registered for nothing.
     """
+    try:
+        if implementation == "userspace" or not await kernel_has_wireguard(netlink):
+            if implementation == "kernel":
+                raise NO_KERNEL_WIREGUARD
+            require_tun(places.tun)
+            _require_sockets(places)
+    except OSError as error:
+        raise explain("cannot create a WireGuard interface", error) from error
+
+
+async def kernel_has_wireguard(netlink: Netlink) -> bool:
+    """Create and delete an interface to see whether the kernel has WireGuard. Raises OSError."""
     async with UnwindStack() as stack:
         stack.undo(PROBE_LINK, partial(delete_link, netlink, PROBE_LINK))
-        try:
-            await delete_link(netlink, PROBE_LINK)
-            if implementation == "userspace" or not await _in_kernel(PROBE_LINK, implementation, netlink):
-                _require_userspace(places)
-        except OSError as error:
-            raise _explain(PROBE_LINK, error) from error
+        await delete_link(netlink, PROBE_LINK)
+        return await _add_kernel(PROBE_LINK, netlink)
+    raise AssertionError("an UnwindStack swallows nothing")
 
 
 @asynccontextmanager
@@ -80,7 +93,7 @@ async def open_device(
             stack.undo(f"{config.name}", partial(delete_link, world.netlink, config.name))
             device = await _open_kernel_or_userspace(implementation, config, world, log, places, stack)
         except OSError as error:
-            raise _explain(config.name, error) from error
+            raise explain(f"cannot create {config.name}", error) from error
         yield device
 
 
@@ -94,49 +107,42 @@ async def _open_kernel_or_userspace(
 ) -> Device:
     await delete_link(world.netlink, config.name)
     if implementation != "userspace":
-        if await _in_kernel(config.name, implementation, world.netlink):
+        if await _add_kernel(config.name, world.netlink):
             kernel = KernelDevice(config, world.netlink)
             await kernel.configure(config)
             return kernel
+        if implementation == "kernel":
+            raise NO_KERNEL_WIREGUARD
         log.info("this kernel has no WireGuard: using wireguard-go")
-    _require_userspace(places)
+    require_tun(places.tun)
+    _require_sockets(places)
     userspace = UserspaceDevice(config, world, log, places.sockets, memory_limit(places.cgroup))
     stack.undo("wireguard-go", userspace.end)
     await userspace.recreate()
     return userspace
 
 
-async def _in_kernel(name: str, implementation: Choice, netlink: Netlink) -> bool:
-    """Make a kernel device; return False when the kernel has none and it need not be that one."""
+async def _add_kernel(name: str, netlink: Netlink) -> bool:
+    """Create a kernel device; return False when the kernel does not know the kind."""
     try:
         await netlink.add(Link(name, "wireguard"))
     except OSError as error:
         if error.errno != errno.EOPNOTSUPP:
             raise
-        if implementation == "kernel":
-            raise PlatformError(
-                "this kernel has no WireGuard",
-                "set WIREGUARD_IMPLEMENTATION=auto, or on the host: modprobe wireguard",
-            ) from error
         return False
     return True
 
 
-def _require_userspace(places: Places) -> None:
-    """Raise PlatformError when the TUN node is missing or forbidden, or there is no room for a socket."""
+def require_tun(node: Path) -> None:
+    """Raise PlatformError when the TUN node is missing or forbidden."""
     try:
-        os.close(os.open(places.tun, os.O_RDWR | os.O_CLOEXEC))
+        os.close(os.open(node, os.O_RDWR | os.O_CLOEXEC))
     except OSError as error:
-        raise PlatformError(f"cannot open {places.tun}: {error.strerror}", f"add devices: [{TUN}]") from error
+        raise explain(f"cannot open {node}", error, "tun") from error
+
+
+def _require_sockets(places: Places) -> None:
     try:
         places.sockets.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
-        raise PlatformError(
-            f"cannot create {places.sockets}: {error.strerror}", "add tmpfs: [/run]"
-        ) from error
-
-
-def _explain(name: str, error: OSError) -> Error:
-    if error.errno in {errno.EPERM, errno.EACCES}:
-        return PlatformError(f"cannot create {name}: NET_ADMIN is missing", "add cap_add: [NET_ADMIN]")
-    return PlatformError(f"cannot create {name}: {error.strerror or error}")
+        raise explain(f"cannot create {places.sockets}", error, "run") from error

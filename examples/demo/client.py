@@ -1,9 +1,9 @@
-"""Ask the origin who we are: through sslocal and ss-warp, and directly; print a table.
+"""Ask the origin for our address, through sslocal and ss-warp and directly; print a table.
 
     LINK=ss://… python -m examples.demo.client DOOR4 DOOR6
 
 The doors are addresses in this network at which the same origin answers without ss-warp, for
-comparison. Exits with 1 if a line is not as it should be.
+comparison. Exits with 1 if any line is wrong.
 """
 
 import http.client
@@ -34,20 +34,20 @@ TIMEOUT = 5.0
 
 
 class Way(Protocol):
-    """A way to the origin."""
+    """A path to the origin."""
 
     def tcp(self, target: Target) -> Reached:
-        """Return what the origin's trace says of us."""
+        """Return what the origin's trace says about us."""
 
     def udp(self, target: Target) -> Reached:
-        """Return what the origin's echo says of us, and what it has noted of `warp`."""
+        """Return what the origin's echo says about us, and the `warp` that it recorded."""
 
 
 class Here:
-    """A lab with one place, this one: what the lab's client asks of it."""
+    """A lab with a single place, this container: all that the lab's client needs."""
 
     def inside(self, _place: str) -> Any:
-        """Be where we are."""
+        """Stay here."""
         return nullcontext()
 
 
@@ -56,21 +56,21 @@ class Tunnelled:
 
     def __init__(self, timeout: float = TIMEOUT) -> None:
         self._timeout = timeout
-        self._client = Client(Here())  # type: ignore[arg-type]  # a stand-in that does all it asks
+        self._client = Client(Here())  # type: ignore[arg-type]  # a stand-in with all that the client calls
 
     def tcp(self, target: Target) -> Reached:
-        """Ask by SOCKS5 CONNECT."""
+        """Use SOCKS5 CONNECT."""
         return self._client.trace(target, self._timeout)
 
     def udp(self, target: Target) -> Reached:
-        """Ask by SOCKS5 UDP ASSOCIATE."""
+        """Use SOCKS5 UDP ASSOCIATE."""
         with closing(self._client.udp(self._timeout)) as association:
             association.send(b"demo", target)
             return echoed(association.receive()[2])
 
 
 class Direct:
-    """As if there were no ss-warp: the same origin, asked at its door in this network."""
+    """Without ss-warp: the same origin, at its address in this network."""
 
     def __init__(self, doors: Mapping[int, IPv4Address | IPv6Address]) -> None:
         self._doors = doors
@@ -79,7 +79,7 @@ class Direct:
         return self._doors[4 if isinstance(target, str) else target.version]
 
     def tcp(self, target: Target) -> Reached:
-        """Ask over a connection of our own."""
+        """Use a direct connection."""
         address = self._door(target)
         with closing(http.client.HTTPConnection(origin_url(address), timeout=TIMEOUT)) as connection:
             connection.request("GET", "/cdn-cgi/trace")
@@ -88,7 +88,7 @@ class Direct:
         return Reached(fields["ip"], fields["warp"])
 
     def udp(self, target: Target) -> Reached:
-        """Ask with a datagram of our own."""
+        """Send a datagram directly."""
         address = self._door(target)
         with socket.socket(
             socket.AF_INET if address.version == 4 else socket.AF_INET6, socket.SOCK_DGRAM
@@ -99,7 +99,7 @@ class Direct:
 
 
 def echoed(answer: bytes) -> Reached:
-    """Read the echo; the origin's own list says whether that datagram came out of WARP."""
+    """Read the echo; the origin's own record says whether that datagram came out of WARP."""
     source, port = answer.rpartition(b"|")[2].decode().split()
     with closing(http.client.HTTPConnection(sys.argv[1], CONTROL_PORT, timeout=TIMEOUT)) as connection:
         connection.request("GET", "/origin/seen")
@@ -123,7 +123,7 @@ class Line:
     direct: Reached | str
 
     def fine(self) -> bool:
-        """Say whether it is as it should be: WARP's address on one side, our own on the other."""
+        """Return whether the site saw WARP's address through the tunnel and ours without it."""
         config = Config(state=Path(), uplink="")  # for its address ranges
         match self.tunnelled, self.direct:
             case Reached(far, "on"), Reached(_, "off"):
@@ -147,7 +147,7 @@ class Line:
 
 
 def ask(way: Way, transport: str, target: Target) -> Reached | str:
-    """Return what the origin says, or why it says nothing."""
+    """Return the origin's answer, or why it did not answer."""
     try:
         return way.tcp(target) if transport == "TCP" else way.udp(target)
     except (OSError, AssertionError, http.client.HTTPException) as error:
@@ -166,13 +166,13 @@ def main() -> int:
 
 
 def listening() -> bool:
-    """Say whether sslocal takes connections."""
+    """Return whether sslocal accepts connections."""
     with socket.socket() as sock:
         return sock.connect_ex(SOCKS) == 0
 
 
 def compare(tunnelled: Way, direct: Way) -> int:
-    """Ask every way for every target."""
+    """Reach every target both ways; return the exit code."""
     print(f"  {'to':<33} {'through ss-warp, at the origin':<32} {'directly, at the origin':<32}")
     good = True
     for transport in ("TCP", "UDP"):

@@ -1,9 +1,9 @@
-"""Watch ss-warp's uplink from inside its network; on SIGTERM say what was there.
+"""Watch ss-warp's uplink from inside its network; on SIGTERM print what crossed it.
 
     python -m examples.demo.observer EDGE...
 
-Exits with 1 if there was anything but WireGuard to the edge, the registration, Shadowsocks and
-neighbour discovery, or if the watching itself was not complete.
+Exits with 1 if anything crossed it except WireGuard to the edge, the registration, Shadowsocks and
+neighbour discovery, or if frames were missed.
 """
 
 import select

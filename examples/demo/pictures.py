@@ -182,7 +182,7 @@ def packet(palette: Palette) -> str:
         _words(
             right + 96 + (width - right - 96 - MARGIN) / 2,
             TOP + 209,
-            "the firewall refuses what would leave in clear",
+            "the firewall refuses what would leave in the clear",
             palette.text,
             "12.5",
         ),

@@ -1,4 +1,4 @@
-"""Access, Zero Trust's door: the page that enrols devices, and its tokens (warp-api 2, T1 to T4)."""
+"""Access, Zero Trust's door: the page that enrols devices, and its tokens."""
 
 import base64
 import hashlib
@@ -94,7 +94,7 @@ class Access:
 
 
 def team_json(device: dict[str, Any]) -> dict[str, Any]:
-    """Return a device as an organisation's looks: what consumers have is absent (warp-api 2.3)."""
+    """Return a device as an organisation's looks: what consumers have is absent."""
     absent = {"warp_enabled", "waitlist_enabled", "tos", "place", "enabled", "serial_number"}
     account = {
         "id": device["account"]["id"].replace("-", ""),

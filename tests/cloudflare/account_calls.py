@@ -1,4 +1,4 @@
-"""The calls about a device's account: licence, and the other devices bound to it (warp-api 1.4, 6 to 12)."""
+"""The calls about a device's account: licence, and the other devices bound to it."""
 
 import uuid
 from collections.abc import Awaitable, Callable, Mapping
@@ -17,7 +17,7 @@ type Result = tuple[int, Any]
 class AccountCalls:
     """Each takes the device that the token belongs to, the request's body, and `other`, a device's id.
 
-    `connected` says whether a device has had a session: then it goes on as a free one (section 3).
+    `connected` says whether a device has had a session: then it goes on as a free one.
     """
 
     def __init__(self, devices: Devices, changed: Changed, connected: Callable[[Device], bool]) -> None:
@@ -98,7 +98,7 @@ class AccountCalls:
 
 
 def bound_json(device: Device) -> dict[str, Any]:
-    """Return a device as the list of an account's shows it (warp-api 1.8)."""
+    """Return a device as the list of an account's shows it."""
     name = {"name": device.request["name"]} if device.request.get("name") else {}
     return name | {
         "id": device.id,

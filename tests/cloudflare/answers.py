@@ -1,4 +1,4 @@
-"""The API's answers: their envelope, headers, and refusals (warp-api 1.3, 1.9)."""
+"""The API's answers: their envelope, headers, and refusals."""
 
 import json
 import secrets

@@ -1,4 +1,4 @@
-"""The client API (warp-api 1): a table of calls, strict where the real one is, and a log of what it got."""
+"""The client API: a table of calls, strict where the real one is, and a log of what it got."""
 
 import json
 import re

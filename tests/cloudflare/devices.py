@@ -1,4 +1,4 @@
-"""The devices the API knows: their record, where it is kept, and how they look in JSON (warp-api 1.7)."""
+"""The devices the API knows: their record, where it is kept, and how they look in JSON."""
 
 import base64
 import json
@@ -17,7 +17,7 @@ from nacl.public import PrivateKey
 from tests.cloudflare.config import EDGE_NAME, EDGE_PORTS, Config
 
 ADDRESS4 = "172.16.0.2"
-"""Every consumer device has it (warp-api 5.3)."""
+"""Every consumer device has it."""
 RESERVED = b"\xc1\x1d"
 """How every device's reserved bytes begin."""
 NEWER = 3596
@@ -45,11 +45,11 @@ class Device:
     updated: str = field(default_factory=lambda: _now())
     active: bool = True
     free_session: bool = False
-    """It was connected before its licence was bound: it goes on as a free one (warp-api 3)."""
+    """It was connected before its licence was bound: it goes on as a free one."""
     bound: bool = True
-    """It belongs to an account; else the edge is silent (warp-api 1.4 call 8)."""
+    """It belongs to an account; else the edge is silent."""
     revoked: bool = False
-    """By an organisation's dashboard, which can take it back (warp-api 2.3)."""
+    """By an organisation's dashboard, which can take it back."""
     tunnel_type: str = "wireguard"
 
     @property
@@ -134,13 +134,13 @@ class Devices:
 
 
 def new_address6() -> str:
-    """Return a tunnel address of a device's own (warp-api 5.3)."""
+    """Return a tunnel address of a device's own."""
     words = [0x2606, 0x4700, 0x110, 0x8000 | secrets.randbits(12), *(secrets.randbits(16) for _ in range(4))]
     return str(IPv6Address(":".join(f"{one:x}" for one in words)))
 
 
 def account_json(device: Device) -> dict[str, Any]:
-    """Return the account, as call 6 answers it."""
+    """Return the account as the API shows it."""
     return {
         "id": device.account_id,
         "account_type": device.account_type,
@@ -159,7 +159,7 @@ def account_json(device: Device) -> dict[str, Any]:
 
 
 def device_json(device: Device, config: Config, peer_key: str, *, newer: bool) -> dict[str, Any]:
-    """Return the device as calls 1 to 4 answer it, without the token."""
+    """Return the device as the API shows it, without the token."""
     place = addresses(config, device.number)
     asked = device.request
     endpoint: dict[str, Any] = {
@@ -212,7 +212,7 @@ def usable_key(key: object) -> bool:
 
 
 def new_license() -> str:
-    """Return a licence key: three groups of eight (warp-api 1.7)."""
+    """Return a licence key: three groups of eight."""
     letters = string.ascii_letters + string.digits
     return "-".join("".join(secrets.choice(letters) for _ in range(8)) for _ in range(3))
 

@@ -1,4 +1,4 @@
-"""What the API counts: calls by address (warp-api 1.10), devices by licence (section 3)."""
+"""What the API counts: calls by address, devices by licence."""
 
 import time
 from collections import defaultdict, deque

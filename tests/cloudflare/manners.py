@@ -1,4 +1,4 @@
-"""How API and Access behave where the real ones differ by version, place or luck (warp-api 9.1: A2…A24)."""
+"""How API and Access behave where the real ones differ by version, place or luck."""
 
 from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
@@ -41,7 +41,7 @@ class Manners:
             raise Refused(403, FINGERPRINT)
 
     def success(self, status: int, result: Any, *, bare: bool) -> Response:
-        """Return a success in its envelope; `bare` is the version's custom (warp-api 1.3)."""
+        """Return a success in its envelope; `bare` is the version's custom."""
         match self.envelope:
             case "bare":
                 return as_json(status, result)

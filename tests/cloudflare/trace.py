@@ -1,4 +1,4 @@
-"""The trace: sixteen lines about a request, `warp=` from where its packets really came (warp-api 6)."""
+"""The trace: sixteen lines about a request, `warp=` from where its packets really came."""
 
 import re
 import time

@@ -55,14 +55,14 @@ class FakeLinks:
                 self.links[name] = LinkState(old.index, name, old.kind, up=True, mtu=mtu or old.mtu)
             case _:
                 raise NotImplementedError
-        self._note(item.add_command())
+        self._note(item.command("add"))
 
     async def remove(self, item: Item) -> None:
         await self._allowed()
         assert isinstance(item, Link)
         assert self._link(item.name).kind == item.kind
         self.delete(item.name)
-        self._note(item.remove_command())
+        self._note(item.command("del"))
 
     def delete(self, name: str) -> None:
         """Somebody deletes a link."""

@@ -98,14 +98,14 @@ class FakeNetlink:
 
     async def add(self, item: Item) -> None:
         await anyio.lowlevel.checkpoint()
-        self._counted(item.add_command())
+        self._counted(item.command("add"))
         self._add(item)
         self._told.tell()
         await anyio.lowlevel.checkpoint()
 
     async def remove(self, item: Item) -> None:
         await anyio.lowlevel.checkpoint()
-        self._counted(item.remove_command())
+        self._counted(item.command("del"))
         self._remove(item)
         self._told.tell()
         await anyio.lowlevel.checkpoint()
@@ -168,7 +168,7 @@ class FakeNetlink:
             if one.device in up and (one.address.version == 6 or one.address.network.prefixlen < 32)
         }
         for device, network in sorted(networks, key=str):
-            yield Route(network, MAIN_TABLE, device, CONNECTED_METRIC[network.version])
+            yield Route(network, MAIN_TABLE, device, CONNECTED_METRIC[network.version], connected=True)
 
     def _next_index(self) -> int:
         return max(link.index for link in self.links) + 1

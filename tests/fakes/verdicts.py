@@ -116,7 +116,9 @@ WORDS: dict[str, Holds] = {
     ),
     r"meta l4proto tcp": lambda _, packet: packet.transport == "tcp",
     r"meta nfproto ipv([46])": lambda match, packet: packet.destination.version == int(match[1]),
+    r"ct state untracked": lambda *_: False,
     r"meta l4proto igmp": lambda *_: False,
+    r"icmp type \{[^}]*\}": lambda *_: False,
     r"icmpv6 type \{[^}]*\}": lambda *_: False,
     r"fib daddr type \{[^}]*\}": lambda _, packet: packet.to_us,
 }

@@ -8,11 +8,11 @@ def show(snapshot: Snapshot) -> str:
     links = [f"{one.name} {one.kind} {'up' if one.up else 'down'} mtu {one.mtu}" for one in snapshot.links]
     addresses = [f"{one.address} dev {one.device}" for one in snapshot.addresses if not one.link_scope]
     routes = [
-        route.add_command()
+        route.command("add")
         for route in snapshot.routes
         if route.table != 255 and not (route.destination.is_link_local or route.destination.is_multicast)
     ]
-    return "\n".join(sorted([*links, *addresses, *routes, *(rule.add_command() for rule in snapshot.rules)]))
+    return "\n".join(sorted([*links, *addresses, *routes, *(rule.command("add") for rule in snapshot.rules)]))
 
 
 def ip_rule(snapshot: Snapshot, family: int) -> list[str]:
@@ -20,7 +20,7 @@ def ip_rule(snapshot: Snapshot, family: int) -> list[str]:
     lines = []
     for rule in snapshot.rules:
         if rule.family == family:
-            words = rule.add_command().split(" priority ")[1].split()
+            words = rule.command("add").split(" priority ")[1].split()
             number, text = words[0], " ".join(words[1:]).removesuffix(f" protocol {words[-1]}")
             for table, name in (("255", "local"), ("253", "default")):
                 text = text.removesuffix(f"lookup {table}") + (
@@ -39,7 +39,7 @@ def ip_route(snapshot: Snapshot, family: int) -> list[str]:
     for route in snapshot.routes:
         if route.destination.version != family or route.table == 255 or route.destination.is_link_local:
             continue
-        text = route.add_command().split(" route add ")[1].replace(f" table {MAIN_TABLE}", "")
+        text = route.command("add").split(" route add ")[1].replace(f" table {MAIN_TABLE}", "")
         single = route.destination.prefixlen == route.destination.max_prefixlen
         lines.append(text.replace(f"/{route.destination.prefixlen} ", " ") if single else text)
         if family == 6 and not route.metric:

@@ -27,7 +27,7 @@ class Fault:
 
 
 class FakeApi:
-    """The WARP API as warp-api 1 has it: state, a log of calls, scripted faults for the next calls."""
+    """The WARP API: state, a log of calls, scripted faults for the next calls."""
 
     def __init__(self) -> None:
         self.devices: dict[str, dict[str, Any]] = {}
@@ -88,7 +88,7 @@ class FakeApi:
         if isinstance(kind, dict):
             return refusal(400, kind)
         device["account"] |= {"id": str(uuid.uuid4()), "account_type": kind, "license": key}
-        # Without account_type and license (warp-api 1.4 call 7).
+        # Without account_type and license.
         return httpx.Response(
             200, json={"id": device["account"]["id"], "created": "0001-01-01T00:00:00Z", "warp_plus": True}
         )
@@ -124,7 +124,7 @@ def refusal(status: int, error: object, headers: dict[str, str] | None = None) -
 
 
 def device_object(key: str, tos: str = "", name: str = "") -> dict[str, Any]:
-    """A device as a registration returns it (warp-api 1.7), with invented values."""
+    """A device as a registration returns it, with invented values."""
     return {
         "id": str(uuid.uuid4()),
         "type": "a",

@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+import textwrap
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -36,6 +37,13 @@ def resolved(*paths: str, environment: Mapping[str, str] | None = None) -> dict[
         compose(*files, "config", "--format", "json", environment=environment)
     )
     return config
+
+
+def parsed(text: str) -> Any:
+    """Return what a YAML text holds, by compose's parser, as an extension field of a compose file."""
+    wrapped = "services: {none: {image: none}}\nx-text:\n" + textwrap.indent(text, "  ")
+    words = ("--file", "-", "config", "--no-interpolate", "--format", "json")
+    return json.loads(compose(*words, config=wrapped))["x-text"]
 
 
 @cache

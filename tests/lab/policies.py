@@ -13,17 +13,22 @@ EDGE = Destination(ip_address("162.159.192.1"), 2408, "udp")
 TUNNEL = (ip_address("172.16.0.2"), ip_address("2606:4700:110:8a36::2"))
 SHADOWSOCKS = (Ports(8388, 8388, "tcp"), Ports(8388, 8388, "udp"))
 FULL = FullTunnel(
-    "wg0", TUNNEL, frozenset({EDGE}), (ip_network("10.1.0.0/24"), ip_network("fd00:1::/64")), SHADOWSOCKS
+    device="wg0",
+    addresses=TUNNEL,
+    endpoints=frozenset({EDGE}),
+    neighbours=(ip_network("10.1.0.0/24"), ip_network("fd00:1::/64")),
+    shadowsocks=SHADOWSOCKS,
 )
-PROXY = ProxyTunnel("wg0", TUNNEL, SHADOWSOCKS, frozenset({EDGE}))
+PROXY = ProxyTunnel(device="wg0", addresses=TUNNEL, shadowsocks=SHADOWSOCKS, endpoints=frozenset({EDGE}))
 TAILSCALE = Mark(0x80000, 0xFF0000)
 HOST = HostFull(
-    ("wg0", "ssw-null"),
-    TUNNEL,
-    ("eth0",),
-    frozenset({EDGE}),
-    FULL.neighbours,
-    SHADOWSOCKS,
+    device="wg0",
+    null_device="ssw-null",
+    addresses=TUNNEL,
+    uplinks=("eth0",),
+    endpoints=frozenset({EDGE}),
+    neighbours=FULL.neighbours,
+    shadowsocks=SHADOWSOCKS,
     listening=(22,),
     foreign=(TAILSCALE,),
 )

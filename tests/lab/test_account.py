@@ -51,7 +51,7 @@ def methods(cf: Cloudflare) -> list[str]:
 
 
 def test_a_licence_within_a_budget_of_three_calls(lab: Lab, cf: Cloudflare, tmp_path: Path) -> None:
-    """9.4-12, A-13: the second start does not ask at all."""
+    """A-13: the second start does not ask at all."""
     cf.limit(3)
     cf.sell(LICENCE)
     with product(lab, tmp_path / "state", WARP_LICENSE_KEY=LICENCE) as one:
@@ -66,7 +66,6 @@ def test_a_licence_within_a_budget_of_three_calls(lab: Lab, cf: Cloudflare, tmp_
 
 
 def test_a_refused_licence_leaves_the_free_tier(lab: Lab, cf: Cloudflare, tmp_path: Path) -> None:
-    """9.4-12."""
     with product(lab, tmp_path / "state", WARP_LICENSE_KEY="nonsense-key") as one:
         assert one.reached("connected")["warp"] == "on"
         assert "is not valid" in one.said("the licence key")
@@ -151,7 +150,7 @@ ROTATIONS = {
 def test_a_rotated_key_connects_whatever_became_of_the_answer(
     lab: Lab, cf: Cloudflare, tmp_path: Path, how: str
 ) -> None:
-    """9.4-13: the device is the same, one key is left, and it is the one at the edge."""
+    """The device is the same, one key is left, and it is the one at the edge."""
     with product(lab, tmp_path / "state") as one:
         one.reached("connected")
         before = cf.edge.devices()[-1]

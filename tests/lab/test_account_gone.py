@@ -20,7 +20,7 @@ A_YEAR_AGO = "2025-01-01T00:00:00+00:00"
 
 
 def test_a_03_a_device_that_was_deleted_is_registered_anew(tmp_path: Path, record: Record) -> None:
-    """9.4-07: asked after three rounds of repairs, confirmed by one call, in the same process."""
+    """Asked after three rounds of repairs, confirmed by one call, in the same process."""
     # The first device answers at every endpoint, the second at its own.
     environment = {"SHADOWSOCKS": "off", "WARP_ENDPOINTS": "162.159.192.2:2408"}
     with (
@@ -47,7 +47,6 @@ def test_a_03_a_device_that_was_deleted_is_registered_anew(tmp_path: Path, recor
 
 
 def test_two_accounts_on_one_machine_share_172_16_0_2(lab: Lab, tmp_path: Path, record: Record) -> None:
-    """9.4-18."""
     with more_hosts(lab, 1) as (other,), ExitStack() as stack:
         places: tuple[Place, ...] = ("H", other)
         two = [

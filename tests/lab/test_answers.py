@@ -29,7 +29,6 @@ def product(
 def test_answers_come_from_the_address_that_was_asked(
     lab: Lab, product: Product, server: IPv4Address | IPv6Address, tmp_path: Path
 ) -> None:
-    """9.4-16."""
     mine = CLIENT[server.version == 6]
     with client_of(lab, product, tmp_path, server) as client, Wire(lab.name("R"), "to-c") as wire:
         association = client.udp()

@@ -24,10 +24,7 @@ pytestmark = pytest.mark.lab
 def test_it_connects_by_what_is_not_blocked(
     blocked: dict[str, list[int | str]], by: str, tmp_path: Path, record: Record
 ) -> None:
-    """9.4-08, 9.4-09.
-
-    After IPv4, wireguard-go 0.0.20231211 would send to 2606:4700:: what is for the IPv6 endpoint.
-    """
+    """After an IPv4 endpoint, wireguard-go 0.0.20231211 sends packets for the IPv6 one to 2606:4700::."""
     with Lab(tmp_path / "cloudflare") as lab, watched(lab, first_run=True):
         # The first device answers at every endpoint: rules may be set before it is there.
         lab.cloudflare.edge.block(**blocked)  # type: ignore[arg-type]

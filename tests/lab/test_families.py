@@ -177,7 +177,7 @@ def half(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Lab]:
 def test_a_host_with_one_family_gets_both(
     half: Lab, place: str, tmp_path: Path, request: pytest.FixtureRequest, record: Record
 ) -> None:
-    """9.4-17, where the family is IPv6."""
+    """Where the family is IPv6."""
     has: int = request.node.callspec.params["half"]
     more: Mapping[str, str] = {"NETWORK": place}
     with (

@@ -59,7 +59,6 @@ def test_the_edge_lost_its_sessions(scene: Scene, said: Said, process: bool, rec
 
 
 def test_a_silent_edge_is_noticed_while_nobody_sends(scene: Scene, said: Said, record: Record) -> None:
-    """9.4-11."""
     scene.lab.cloudflare.edge.silent()
     begun = time.monotonic()
     scene.product.reached("healing", 20)

@@ -21,40 +21,28 @@ spans = st.lists(ports, max_size=5).map(tuple)
 prefixes = st.lists(networks(addresses, 8, 7), max_size=6).map(tuple)
 octets = st.just(b"") | st.binary(min_size=3, max_size=3)
 
+common = {
+    "addresses": st.lists(addresses, max_size=3).map(tuple),
+    "endpoints": destinations,
+    "holes": destinations,
+    "shadowsocks": spans,
+    "reserved": octets,
+}
 policies: st.SearchStrategy[Policy] = st.one_of(
-    st.builds(Closed, destinations, spans),
-    st.builds(
-        FullTunnel,
-        st.just("wg0"),
-        st.lists(addresses, max_size=3).map(tuple),
-        destinations,
-        prefixes,
-        spans,
-        spans,
-        destinations,
-        reserved=octets,
-    ),
+    st.builds(Closed, holes=destinations, input_ports=spans),
+    st.builds(FullTunnel, device=st.just("wg0"), neighbours=prefixes, input_ports=spans, **common),
     st.builds(
         HostFull,
-        st.just(("wg0", "ssw-null")),
-        st.lists(addresses, max_size=3).map(tuple),
-        st.just(("eth0", "a-b_c.d")),
-        destinations,
-        prefixes,
-        spans,
-        st.lists(numbers, max_size=3, unique=True).map(tuple),
-        st.lists(marks, max_size=2).map(tuple),
-        destinations,
-        reserved=octets,
+        device=st.just("wg0"),
+        null_device=st.just("ssw-null"),
+        uplinks=st.just(("eth0", "a-b_c.d")),
+        neighbours=prefixes,
+        input_ports=spans,
+        listening=st.lists(numbers, max_size=3, unique=True).map(tuple),
+        foreign=st.lists(marks, max_size=2).map(tuple),
+        **common,
     ),
-    st.builds(
-        ProxyTunnel,
-        st.just("a-b_c.d"),
-        st.lists(addresses, max_size=3).map(tuple),
-        spans,
-        endpoints=destinations,
-        reserved=octets,
-    ),
+    st.builds(ProxyTunnel, device=st.just("a-b_c.d"), **common),
 )
 
 

@@ -73,7 +73,7 @@ def test_the_fake_answers_as_linux_does(steps: list[tuple[bool, Item]]) -> None:
         said = []
         for adds, item in steps:
             operation = netlink.add if adds else netlink.remove
-            text = item.add_command() if adds else item.remove_command()
+            text = item.command("add") if adds else item.command("del")
             said.append((text, await outcome(operation, item)))
         return said, show(await netlink.snapshot())
 

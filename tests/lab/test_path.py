@@ -17,7 +17,7 @@ SIZE = 1 << 20
 
 
 def test_a_path_for_1300_bytes_carries_a_download(tmp_path: Path, record: Record) -> None:
-    """9.4-15: a full packet in the tunnel makes 1340 outside; whoever is in the way says so by ICMP."""
+    """A full packet in the tunnel makes 1340 outside; whoever is in the way says so by ICMP."""
     with Lab(tmp_path / "cloudflare") as lab:
         for place, port in (("R", "to-f"), ("F", "uplink")):
             lab.run(place, ["ip", "link", "set", "dev", port, "mtu", "1300"])  # type: ignore[arg-type]

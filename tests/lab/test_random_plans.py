@@ -42,8 +42,7 @@ def plans(draw: st.DrawFn) -> list[NetworkPlan]:
     def plan() -> NetworkPlan:
         found = Uplinks(
             addresses=tuple(draw(st.lists(ordinary, max_size=4, unique=True))),
-            gateways=tuple(draw(st.lists(ordinary, max_size=2, unique=True))),
-            private=tuple(draw(st.lists(prefixes, max_size=3))),
+            direct=tuple(draw(st.lists(prefixes, max_size=3))),
             families=draw(st.sampled_from(((4, 6), (4,)))),
         )
         served, outside = draw(st.lists(ports, max_size=3)), draw(st.lists(prefixes, max_size=2))
@@ -79,7 +78,7 @@ async def life(netlink: Netlink, every: list[NetworkPlan], look: Callable[[], li
     for plan in every:
         done = await converge(plan, netlink)
         seen += [done, look()]
-    await remove_all(every[-1].numbers, netlink)
+    await remove_all(every[-1].ids, netlink)
     seen.append(look())
     assert seen[-1] == seen[0], "taken back it is as before"
     return seen

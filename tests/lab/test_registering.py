@@ -118,7 +118,6 @@ def test_an_api_that_hangs_is_waited_for(lab: Lab, product: Product) -> None:
 def test_an_account_that_cannot_be_used_is_refused(
     lab: Lab, product: Product, fault: Fault, why: str
 ) -> None:
-    """9.4-19."""
     lab.cloudflare.fault(fault.only("POST"))
     with watched(lab), product:
         assert product.ended(15) == REFUSED

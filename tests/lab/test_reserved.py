@@ -55,7 +55,7 @@ def started(lab: Lab, state: Path, **environ: str) -> Iterator[Product]:
 def test_none_of_100_mb_goes_without_them(
     lab: Lab, state: Path, tmp_path: Path, endpoint: str, record: Record
 ) -> None:
-    """9.4-10, E5: to an endpoint of either family."""
+    """E5: to an endpoint of either family."""
     address = ip_address(getattr(device(lab), endpoint))
     place = f"[{address}]:2408" if address.version == 6 else f"{address}:2408"
     before = device(lab)

@@ -92,7 +92,7 @@ def answer(edge: Address, port: int, payload: bytes, damage: int = 0) -> bytes:
 def test_written_on_the_way_out_cleared_on_the_way_in(
     namespace: Namespace, edge: Address, policy: FullTunnel | HostFull | ProxyTunnel | None
 ) -> None:
-    """9.4-10: by the kernel's WireGuard."""
+    """By the kernel's WireGuard."""
     carrying = replace(policy or PROXY, endpoints=PLACES, reserved=BYTES)
     namespace.nft(ruleset(carrying, policed=policy is not None))
     with ends(namespace, edge) as (ours, wire):

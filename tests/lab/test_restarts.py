@@ -50,7 +50,7 @@ def objects(lab: Lab) -> list[str]:
 def test_a10_c19_many_starts_register_once_and_nothing_grows(
     lab: Lab, tmp_path: Path, record: Record
 ) -> None:
-    """9.4-01, 9.4-02. A hundred in virtual time: tests/unit/account/test_lifecycle.py."""
+    """A hundred in virtual time: tests/unit/account/test_lifecycle.py."""
     state = tmp_path / "state"
     with watched(lab, first_run=True), Product(lab, state) as first:
         first.serving()
@@ -102,7 +102,7 @@ def test_c_12_five_starts_at_once_register_once(lab: Lab, tmp_path: Path, record
 
 
 def test_an_api_in_a_black_hole_makes_no_start_slower(lab: Lab, tmp_path: Path, record: Record) -> None:
-    """9.4-04, A-09: API and its name are gone; both kinds of start take turns."""
+    """A-09: API and its name are gone; both kinds of start take turns."""
     state, cf = tmp_path / "state", lab.cloudflare
 
     def start() -> float:

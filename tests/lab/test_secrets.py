@@ -82,7 +82,7 @@ def test_s_03_the_volume_is_for_its_owner_alone(scene: Scene) -> None:
 
 
 def test_s_01_nothing_that_can_be_asked_shows_a_secret(scene: Scene, record: Record) -> None:
-    """9.4-20: status, health and metrics, commands, names of files."""
+    """Status, health and metrics, commands, names of files."""
     said = [json.dumps(scene.product.status()), *(file.name for file in scene.product.state.iterdir())]
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with scene.lab.inside("H"):

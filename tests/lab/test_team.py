@@ -31,7 +31,6 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 @pytest.mark.parametrize("by", ["link", "service token"])
 def test_enrolled_once_and_connected(lab: Lab, tmp_path: Path, by: str) -> None:
-    """9.4-14."""
     cf = lab.cloudflare
     cf.forget_calls()
     link = f"com.cloudflare.warp://acme.cloudflareaccess.com/auth?token={cf.team_token()}"
@@ -48,7 +47,6 @@ def test_enrolled_once_and_connected(lab: Lab, tmp_path: Path, by: str) -> None:
 
 
 def test_an_expired_token_says_so_and_ends(lab: Lab, tmp_path: Path) -> None:
-    """9.4-14."""
     how = {"WARP_TEAM_TOKEN": lab.cloudflare.team_token(lifetime=-5), "SHADOWSOCKS": "off"}
     with Product(lab, tmp_path / "state", environment=how) as one:
         assert one.ended(15) == 69

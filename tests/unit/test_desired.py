@@ -8,7 +8,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 import pytest
 
 from entrypoint.account.model import Account
-from entrypoint.addresses import Destination, Endpoint, Ports
+from entrypoint.addresses import PRIVATE, Destination, Endpoint, Ports
 from entrypoint.desired import (
     DesiredState,
     choose_ids,
@@ -47,8 +47,7 @@ UPLINKS = Uplinks(
     links=("eth0",),
     addresses=(ip_address("172.18.0.5"),),
     listening=(ip_address("172.18.0.5"),),
-    gateways=(ip_address("172.18.0.1"),),
-    private=(ip_network("172.18.0.0/16"),),
+    direct=(ip_network("198.51.101.0/24"),),
 )
 ONLY_IPV4 = Uplinks(links=("eth0",), families=(4,))
 TCP, UDP = Ports(8388, 8388, "tcp"), Ports(8388, 8388, "udp")
@@ -90,7 +89,9 @@ def test_what_clients_may_reach(environ: dict[str, str], ports: tuple[Ports, ...
 def test_before_the_tunnel_nothing_leaves() -> None:
     ssh = Ports(22, 22, "tcp")
     assert closed_policy(load({"FIREWALL_INPUT_PORTS": "22/tcp"}), OurIds()) == Closed(input_ports=(ssh,))
-    assert closed_policy(load({"ROUTE_MODE": "proxy"}), OurIds()) == ProxyTunnel("wg0", (), (TCP, UDP))
+    assert closed_policy(load({"ROUTE_MODE": "proxy"}), OurIds()) == ProxyTunnel(
+        device="wg0", shadowsocks=(TCP, UDP)
+    )
 
 
 def test_the_device_begins_with_the_first_endpoint() -> None:
@@ -103,24 +104,24 @@ def test_the_device_begins_with_the_first_endpoint() -> None:
 def test_with_the_tunnel_all_endpoints_may_be_reached() -> None:
     edge = frozenset(Destination(one.address, one.port, "udp") for one in ENDPOINTS)
     assert tunnelled(FIREWALL_OUTBOUND_SUBNETS="203.0.113.0/24").policy(UPLINKS) == FullTunnel(
-        "wg0",
-        (ip_address("172.16.0.2"), ip_address("2606:4700:110::2")),
+        device="wg0",
+        addresses=(ip_address("172.16.0.2"), ip_address("2606:4700:110::2")),
         endpoints=edge,
-        neighbours=(ip_network("172.18.0.1/32"), ip_network("172.18.0.0/16"), ip_network("203.0.113.0/24")),
+        neighbours=(*PRIVATE, ip_network("198.51.101.0/24"), ip_network("203.0.113.0/24")),
         shadowsocks=(TCP, UDP),
     )
     assert tunnelled(ROUTE_MODE="proxy").policy(UPLINKS) == ProxyTunnel(
-        "wg0", (ip_address("172.16.0.2"), ip_address("2606:4700:110::2")), (TCP, UDP), edge
+        device="wg0",
+        addresses=(ip_address("172.16.0.2"), ip_address("2606:4700:110::2")),
+        shadowsocks=(TCP, UDP),
+        endpoints=edge,
     )
 
 
-def test_neighbours_are_gateways_private_networks_and_whom_the_user_names() -> None:
-    assert neighbours(load({}), Uplinks()) == ()
-    assert neighbours(load({"FIREWALL_OUTBOUND_SUBNETS": "10.0.0.0/8"}), UPLINKS) == (
-        ip_network("172.18.0.1/32"),
-        ip_network("172.18.0.0/16"),
-        ip_network("10.0.0.0/8"),
-    )
+def test_neighbours_are_private_networks_those_next_to_us_and_what_the_user_names() -> None:
+    assert neighbours(load({}), Uplinks()) == PRIVATE
+    named = neighbours(load({"FIREWALL_OUTBOUND_SUBNETS": "203.0.113.0/24"}), UPLINKS)
+    assert named == (*PRIVATE, ip_network("198.51.101.0/24"), ip_network("203.0.113.0/24"))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,8 @@ import pytest
 from entrypoint.account.model import Account
 from entrypoint.account.upkeep import AccountUpkeep
 from entrypoint.addresses import Address, Endpoint, NamedEndpoint
-from entrypoint.discovery import LOOKUP_PAUSE, choose_public_host, resolve_endpoints, saved_public_address
+from entrypoint.client_details import saved_public_address
+from entrypoint.discovery import LOOKUP_PAUSE, choose_public_host, resolve_endpoints
 from entrypoint.firewall.killswitch import KillSwitch, kill_switch
 from entrypoint.linux.world import Marked
 from entrypoint.routing.uplinks import Uplinks, find_uplinks
@@ -43,8 +44,8 @@ class Stage:
         found = await resolve_endpoints(self.run(environ), self.switch, account, self.found)
         return [str(one) for one in found]
 
-    async def host(self, *, first: bool = True, **environ: str) -> Address | str:
-        return await choose_public_host(self.run(environ), self.switch, self.found, first=first)
+    async def host(self, *, detect: bool = True, **environ: str) -> Address | str | None:
+        return await choose_public_host(self.run(environ), self.switch, self.found, detect=detect)
 
     def run(self, environ: dict[str, str]) -> Run:
         return Run(self.world.settings(**environ), self.world.doors, self.board)
@@ -181,7 +182,7 @@ async def test_the_first_run_asks_what_the_world_sees_and_keeps_it(stage: Stage)
     assert await stage.host() == SEEN
     assert saved_public_address(stage.world.settings()) == SEEN
     asked = len(stage.world.http.connected)
-    assert await stage.host(first=False) == SEEN
+    assert await stage.host(detect=False) == SEEN
     assert len(stage.world.http.connected) == asked == 1
 
 
@@ -191,18 +192,21 @@ async def test_what_is_set_is_not_asked_for(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("urls", ["", "https://trace.example/", "https://192.0.2.1/trace"])
-async def test_where_nobody_tells_it_is_the_uplinks_own(stage: Stage, urls: str) -> None:
+async def test_a_containers_own_address_is_no_public_one(stage: Stage, urls: str) -> None:
     if not urls:
         for server in RESOLVERS:
             del stage.world.http.sites[server]
-    assert await stage.host(HEALTH_TRACE_URLS=urls) == ip_address("172.18.0.5")
+    assert await stage.host(HEALTH_TRACE_URLS=urls) is None
     assert saved_public_address(stage.world.settings()) is None
+    public = ip_address("198.51.100.9")
+    stage.found = replace(stage.found, listening=(*stage.found.listening, public))
+    assert await stage.host(HEALTH_TRACE_URLS=urls) == public, "a server's own is"
 
 
 async def test_a_kept_address_that_is_none_is_no_address(stage: Stage) -> None:
     (stage.world.state / "public-address").write_bytes(b"\xffsomewhere\n")
     assert saved_public_address(stage.world.settings()) is None
-    assert await stage.host(first=False) == ip_address("172.18.0.5")
+    assert await stage.host(detect=False) is None
 
 
 async def test_an_endpoint_is_tried_where_it_was_when_dns_is_gone(stage: Stage) -> None:

@@ -7,12 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from entrypoint.log import banner, configure, hide, print_block
-from entrypoint.ssserver import TERMS, first_run
-from shadowsocks.credentials import METHODS, RequestedUser, SavedKeys, credentials
-from shadowsocks.links import link, qr
 
 log = logging.getLogger("ss-warp")
-AES = METHODS["2022-blake3-aes-128-gcm"]
 
 
 @pytest.fixture
@@ -76,24 +72,6 @@ def test_what_others_say_cannot_forge_lines(stream: io.StringIO) -> None:
     configure("info", stream=stream)
     log.info("the API says: %s", "\x1b[2Jok\r\x00")
     assert "\\x1b[2Jok\\x0d\\x00" in stream.getvalue()
-
-
-def test_the_block_of_the_first_run() -> None:
-    found, _ = credentials(AES, None, (), SavedKeys())
-    block = first_run("198.51.100.7", 8388, found)
-    uri = link("198.51.100.7", 8388, found)
-    for part in ("198.51.100.7", "8388", AES.name, found.password, uri, qr(uri), TERMS):
-        assert part in block
-    assert block.splitlines()[0] == block.splitlines()[-1] == "─" * 72
-
-
-def test_the_block_has_a_link_for_each_user() -> None:
-    found, _ = credentials(AES, None, [RequestedUser("alice"), RequestedUser("bob")], SavedKeys())
-    block = first_run("vps.example", 8388, found)
-    assert block.count("ss://") == 2
-    for user in found.users:
-        assert f"{found.password}:{user.key}" in block
-        assert f"#ss-warp%20{user.name}" in block
 
 
 def test_show_prints_at_every_level_and_keeps_json_one_line(stream: io.StringIO) -> None:

@@ -132,6 +132,9 @@ async def test_suspicions_are_raised_by_what_changes() -> None:
         assert scene.surroundings.triggers.take() == frozenset()
         scene.netlink.somebody(LinkAddress("eth0", ip_interface("172.18.0.9/16")))
         await scene.moment()
+        assert scene.surroundings.triggers.take() == frozenset(), "one more address moves no packet"
+        scene.netlink.somebody(LinkAddress("eth0", ip_interface("172.18.0.5/16")), removes=True)
+        await scene.moment()
         assert scene.surroundings.triggers.take() == {Trigger.UPLINK}
         scene.netlink.somebody(Link("wg0", "tun"), removes=True)
         await scene.moment()

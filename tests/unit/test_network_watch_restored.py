@@ -33,7 +33,7 @@ async def test_rules_and_routes_that_somebody_removes_are_restored_and_told(
             await world.until(lambda: str(world) == before)
             await world.clock.sleep(60)
     told = [line for line in caplog.messages if line.startswith("somebody removed what we need")]
-    assert told == [f"somebody removed what we need, it is restored: {one.add_command()}" for one in items]
+    assert told == [f"somebody removed what we need, it is restored: {one.command('add')}" for one in items]
 
 
 async def test_tables_that_somebody_flushes_or_changes_are_loaded_again(
@@ -107,14 +107,14 @@ async def test_a_deleted_device_is_suspected_and_made_anew(
     assert "wg0 is gone" in caplog.messages
 
 
-async def test_a_new_uplink_address_gets_its_rule_and_a_new_session(world: FakeWorld) -> None:
+async def test_a_new_uplink_address_gets_its_rule_and_a_lost_one_a_new_session(world: FakeWorld) -> None:
     async with world.serving():
         engine = world.processes.engine()
         assert engine
         configured, moved = len(engine.requests), world.clock.now
         world.netlink.somebody(LinkAddress("eth0", ip_interface("192.168.7.7/24")))
         await world.until(lambda: "ip -4 rule add priority 18 from 192.168.7.7 lookup main" in str(world))
-        await world.until(lambda: "192.168.7.0/24" in world.nft.tables["inet ss_warp"])
+        world.netlink.somebody(LinkAddress("eth0", ip_interface("172.18.0.5/16")), removes=True)
         await world.until(lambda: len(engine.requests) == configured + 1)
         assert world.clock.now - moved < 2
     assert world.processes.engine() is None

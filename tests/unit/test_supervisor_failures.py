@@ -123,7 +123,7 @@ async def test_without_net_admin_nothing_happens(
     code, said = await fails(world, capsys, ROUTE_MODE=mode)
     assert (code, said) == (
         PLATFORM,
-        "ss-warp: cannot create ss-probe: NET_ADMIN is missing (add cap_add: [NET_ADMIN])\n",
+        "ss-warp: cannot create a WireGuard interface: Operation not permitted (add cap_add: [NET_ADMIN])\n",
     )
     assert str(world) == before
     assert not world.http.connected, "no account is registered for nothing"

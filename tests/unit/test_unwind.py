@@ -65,7 +65,7 @@ async def test_an_undo_that_hangs_is_left_behind_and_reported() -> None:
     async def fine() -> None:
         done.append("fine")
 
-    with pytest.raises(UndoError, match=r"cannot undo stuck: no end within 3 s"):
+    with pytest.raises(UndoError, match=r"cannot undo stuck: not finished within 3 s"):
         async with UnwindStack() as stack:
             stack.undo("fine", fine)
             stack.undo("stuck", anyio.sleep_forever)

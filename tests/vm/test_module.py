@@ -75,4 +75,4 @@ except PlatformError as error:
 """
     nobody = ("setpriv", "--reuid", "65534", "--clear-groups", "--inh-caps", "-all")
     said = run(*nobody, sys.executable, "-c", program)
-    assert "NET_ADMIN is missing" in said
+    assert "NET_ADMIN" in said

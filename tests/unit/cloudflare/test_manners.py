@@ -1,4 +1,4 @@
-"""The emulated API where the real one differs by version, place or luck (warp-api 9.1, 9.2 by their ids)."""
+"""The emulated API where the real one differs by version, place or luck."""
 
 import gzip
 import re

@@ -1,6 +1,9 @@
 """The commands that look: status, settings, link."""
 
 import json
+import re
+import subprocess
+import sys
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -10,7 +13,7 @@ from entrypoint.addresses import Endpoint
 from entrypoint.commands.cli import command_line
 from entrypoint.errors import SettingsError, StateError, UsageError
 from entrypoint.status.board import Board
-from shadowsocks.credentials import SavedKeys
+from shadowsocks.credentials import MethodKeys, SavedKeys
 from tests.fakes.clock import FakeClock
 
 KEY = "AAECAwQFBgcICQoLDA0ODw=="
@@ -21,7 +24,7 @@ ALICE, BOB = "EBESExQVFhcYGRobHB0eHw==", "ICEiIyQlJicoKSorLC0uLw=="
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A state volume with keys, as the container's environment names it."""
     monkeypatch.setenv("WARP_STATE_DIR", str(tmp_path))
-    kept = SavedKeys(KEY, (("alice", ALICE), ("bob", BOB)))
+    kept = SavedKeys(MethodKeys(KEY, (("alice", ALICE), ("bob", BOB))))
     (tmp_path / "shadowsocks.json").write_bytes(kept.to_json())
     (tmp_path / "public-address").write_text("198.51.100.7\n")
     return tmp_path
@@ -112,6 +115,31 @@ def test_a_qr_code_on_demand(state: Path, capsys: pytest.CaptureFixture[str]) ->
     assert set("".join(code)) == set("█▀▄ ")
 
 
+def test_a_qr_code_as_a_file_is_for_one_link(
+    state: Path, capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert command_line(["link", "--qr", "png"]) == 0
+    assert capfdbinary.readouterr().out.startswith(b"\x89PNG")
+    monkeypatch.setenv("SHADOWSOCKS_USERS", "alice,bob")
+    with pytest.raises(UsageError, match="for one link"):
+        command_line(["link", "--qr", "svg"])
+
+
+def test_the_link_that_android_reads(state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    uri = printed(capsys, "link", "--base64").strip()
+    assert re.fullmatch(r"ss://[\w-]+@198\.51\.100\.7:8388#ss-warp", uri)
+
+
+def test_link_is_light_to_import(state: Path) -> None:
+    """`docker exec … ss-warp link` runs beside the service in a container of 64 MB."""
+    code = (
+        "import sys; from entrypoint.commands.cli import command_line; command_line(['link']);"
+        "print(*sys.modules)"
+    )
+    loaded = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert not {"anyio", "asyncio", "httpx", "pyroute2", "nacl", "segno", "ssl"} & set(loaded.split())
+
+
 def test_each_user_has_a_link(
     state: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -119,6 +147,7 @@ def test_each_user_has_a_link(
     links = printed(capsys, "link").splitlines()
     assert [f"%3A{key.replace('=', '%3D')}@" in link for key, link in zip((ALICE, BOB), links, strict=True)]
     assert printed(capsys, "link", "--user", "bob").splitlines() == links[1:]
+    assert [uri.partition("#")[2] for uri in links] == ["ss-warp-alice", "ss-warp-bob"]
     with pytest.raises(UsageError, match="unknown user carol"):
         command_line(["link", "--user", "carol"])
 

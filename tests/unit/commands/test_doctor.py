@@ -82,7 +82,7 @@ def test_a_clock_that_cannot_be_right_is_told(now: float, level: str) -> None:
     ],
 )  # fmt: skip
 def test_who_carries_wireguard(wish: str, kernel: bool, line: str) -> None:
-    assert str(doctor.engine(wish, lambda: kernel)) == line
+    assert str(doctor.engine(wish, in_kernel=kernel)) == line
 
 
 async def lines(netlink: FakeNetlink, wildcards: set[int], **environ: str) -> list[str]:

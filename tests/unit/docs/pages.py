@@ -48,7 +48,7 @@ def floors() -> str:
 
 def compose_settings(page: str) -> str:
     """Return the lines of a compose file that pass on what it does not set by hand; secrets as files too."""
-    names = [name for name, one in VARIABLES.items() for name in (name, f"{name}_FILE")[: 1 + one.secret]]
+    names = [one for name, var in VARIABLES.items() for one in (name, f"{name}_FILE")[: 1 + var.secret]]
     by_hand = re.findall(r"^      ([A-Z_]+):", read(page).partition("# settings:")[0], re.MULTILINE)
     return "".join(f"      {name}: ${{{name}:-}}\n" for name in names if name not in by_hand)
 

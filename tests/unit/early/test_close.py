@@ -60,7 +60,7 @@ def machine() -> Machine:
 
 
 def leave_a_predecessors(machine: Machine) -> None:
-    text = ruleset(FullTunnel("wg0", (), frozenset()))
+    text = ruleset(FullTunnel(device="wg0"))
     machine.run(("nft", "-f", "-"), text)
 
 

@@ -1,10 +1,7 @@
 """Missing capabilities and old kernels are named with their remedy."""
 
-from pathlib import Path
-
 import pytest
 
-from entrypoint.early.placement import require_tun
 from entrypoint.early.preflight import CAPABILITIES, check_privileges, read_privileges
 from entrypoint.errors import PlatformError
 
@@ -42,20 +39,3 @@ def test_the_facts_of_this_process_are_readable() -> None:
     capabilities, release = read_privileges()
     assert capabilities >= 0
     assert release[0].isdigit()
-
-
-@pytest.mark.parametrize(
-    ("implementation", "kernel"), [("userspace", True), ("auto", False), ("kernel", False)]
-)
-def test_a_missing_tun_is_named_where_it_is_needed(tmp_path: Path, implementation: str, kernel: bool) -> None:
-    with pytest.raises(PlatformError) as error:
-        require_tun(implementation, tmp_path / "tun", lambda: kernel)
-    assert error.value.message == f"cannot open {tmp_path / 'tun'}: No such file or directory"
-    assert (error.value.hint, error.value.exit_code) == ("add devices: [/dev/net/tun]", 77)
-
-
-def test_a_tun_or_a_kernel_with_wireguard_is_enough(tmp_path: Path) -> None:
-    require_tun("auto", tmp_path / "tun", lambda: True)
-    node = tmp_path / "node"
-    node.touch()
-    require_tun("userspace", node, lambda: False)

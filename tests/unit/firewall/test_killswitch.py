@@ -8,7 +8,7 @@ import pytest
 
 from entrypoint.addresses import Destination
 from entrypoint.errors import PlatformError, UndoError
-from entrypoint.firewall.killswitch import KillSwitch, host_kill_switch, kill_switch
+from entrypoint.firewall.killswitch import KillSwitch, kill_switch
 from entrypoint.firewall.policy import Closed, FullTunnel, HostFull, Policy, ProxyTunnel
 from entrypoint.firewall.ruleset import release, ruleset
 from tests.fakes.nft import FakeNft
@@ -18,18 +18,19 @@ pytestmark = pytest.mark.anyio
 EDGE = Destination(ip_address("162.159.192.1"), 2408, "udp")
 API = Destination(ip_address("104.16.0.1"), 443, "tcp")
 TUNNEL = (ip_address("172.16.0.2"), ip_address("2606:4700:110::2"))
-FULL = FullTunnel("wg0", TUNNEL, frozenset({EDGE}))
-PROXY = ProxyTunnel("wg0", TUNNEL)
-FULL_ON_HOST = HostFull(("wg0", "ssw-null"), TUNNEL, ("eth0",), frozenset({EDGE}))
-SHUT = HostFull(("wg0", "ssw-null"), (), ("eth0",))
-POLICIES: tuple[Policy, ...] = (Closed(), Closed(frozenset({API})), FULL, PROXY, FULL_ON_HOST)
+FULL = FullTunnel(device="wg0", addresses=TUNNEL, endpoints=frozenset({EDGE}))
+PROXY = ProxyTunnel(device="wg0", addresses=TUNNEL)
+FULL_ON_HOST = HostFull(
+    device="wg0", null_device="ssw-null", addresses=TUNNEL, uplinks=("eth0",), endpoints=frozenset({EDGE})
+)
+SHUT = HostFull(device="wg0", null_device="ssw-null", uplinks=("eth0",))
+POLICIES: tuple[Policy, ...] = (Closed(), Closed(holes=frozenset({API})), FULL, PROXY, FULL_ON_HOST)
 
 
 async def test_closed_from_the_first_moment_and_for_ever() -> None:
     nft = FakeNft()
     async with kill_switch(nft) as switch:
         closed = str(nft)
-        assert switch.policy == Closed()
         await switch.set(FULL)
         assert str(nft) != closed
     assert str(nft) == closed
@@ -59,7 +60,6 @@ async def test_a_hole_is_open_while_inside_and_on_every_policy() -> None:
             assert "104.16.0.1 . tcp . 443" in str(nft)
             await switch.set(FULL)
             assert "104.16.0.1 . tcp . 443" in str(nft)
-            assert switch.policy == FULL
         assert "104.16.0.1" not in str(nft)
         async with switch.hole([API]):
             async with switch.hole([API]):
@@ -157,11 +157,11 @@ async def test_the_fake_refuses_what_nft_refuses_and_keeps_what_was_there(text: 
 
 async def started(nft: FakeNft, *, armed: bool, failure: Exception | None = None) -> str:
     """Live once on a host; return what was loaded first."""
-    async with host_kill_switch(nft, PROXY, SHUT) as switch:
+    async with kill_switch(nft, PROXY, after_failure=SHUT) as switch:
         first = str(nft)
         await switch.set(FULL_ON_HOST)
         if armed:
-            switch.lasting = True
+            switch.arm()
         if failure:
             raise failure
     return first
@@ -177,8 +177,8 @@ async def test_on_a_host_a_clean_stop_releases_it() -> None:
 
 async def test_on_a_host_a_cancelled_start_releases_it_too() -> None:
     nft = FakeNft()
-    async with anyio.create_task_group() as tasks, host_kill_switch(nft, PROXY, SHUT) as switch:
-        switch.lasting = True
+    async with anyio.create_task_group() as tasks, kill_switch(nft, PROXY, after_failure=SHUT) as switch:
+        switch.arm()
         tasks.cancel_scope.cancel()
         await anyio.sleep_forever()
     assert nft.tables == {}
@@ -204,7 +204,7 @@ async def test_on_a_host_a_start_that_fails_releases_and_a_later_failure_keeps(
 async def test_on_a_host_switched_off_nothing_is_loaded(caplog: pytest.LogCaptureFixture) -> None:
     nft = FakeNft()
     await nft.load(ruleset(SHUT))
-    async with host_kill_switch(nft, PROXY, SHUT, on=False) as switch:
+    async with kill_switch(nft, PROXY, after_failure=SHUT, on=False) as switch:
         await switch.set(FULL_ON_HOST)
         assert nft.tables == {}
     assert "FIREWALL=off" in caplog.text

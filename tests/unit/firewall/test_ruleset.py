@@ -24,19 +24,21 @@ FULL = FullTunnel(
     shadowsocks=SHADOWSOCKS,
     input_ports=(Ports(80, 90, "tcp"),),
 )
-PROXY = ProxyTunnel("wg0", TUNNEL, SHADOWSOCKS, frozenset({EDGE}))
+PROXY = ProxyTunnel(device="wg0", addresses=TUNNEL, shadowsocks=SHADOWSOCKS, endpoints=frozenset({EDGE}))
 HOST = HostFull(
-    ("wg0", "ssw-null"),
-    TUNNEL,
-    ("eth0", "eth1"),
+    device="wg0",
+    null_device="ssw-null",
+    addresses=TUNNEL,
+    uplinks=("eth0", "eth1"),
     endpoints=frozenset({EDGE}),
     neighbours=(ip_network("172.17.0.0/16"), ip_network("169.254.0.0/16")),
     shadowsocks=SHADOWSOCKS,
     listening=(22, 443),
+    input_ports=(Ports(53, 53, "udp"), Ports(80, 80, "tcp")),
     foreign=(Mark(0x80000, 0xFF0000),),
 )
 type Open = FullTunnel | ProxyTunnel | HostFull
-POLICIES: tuple[Policy, ...] = (Closed(), Closed(frozenset({API})), FULL, PROXY, HOST)
+POLICIES: tuple[Policy, ...] = (Closed(), Closed(holes=frozenset({API})), FULL, PROXY, HOST)
 
 
 def chain(text: str, name: str) -> list[str]:
@@ -53,17 +55,15 @@ def test_full_asks_in_this_order() -> None:
         "{ 162.159.192.1 . udp . 2408 } accept",
         "meta mark & 0x1000 == 0x1000 ip6 daddr . meta l4proto . th dport "
         "{ 2606:4700:d0::a29f:c001 . udp . 500 } accept",
-        "meta skuid 58388 udp sport { 8388-8388 } accept",
         "meta skuid 58388 ct direction reply accept",
         "meta skuid 58388 goto ssserver",
+        *errors,
         'oifname "lo" accept',
         "icmpv6 type { nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert, mld-listener-query, "
         "mld-listener-report, mld-listener-done, mld2-listener-report } accept",
-        "udp sport 68 udp dport 67 accept",
-        "udp sport 546 udp dport 547 accept",
         "ct direction reply accept",
         'oifname "wg0" accept',
-        "ip daddr { 172.18.0.0/16 } accept",
+        "ip daddr { 172.18.0.0/16, 224.0.0.0/24, 255.255.255.255/32 } accept",
         "ip6 daddr { fe80::/10, ff02::/16 } accept",
         refuse,
     ]
@@ -74,7 +74,11 @@ def test_full_lets_in_what_was_asked_for() -> None:
     rules = chain(ruleset(FULL), "input")
     assert rules[0].endswith("policy drop;")
     assert rules.index('iifname "wg0" drop') < rules.index("icmp type echo-request accept")
-    assert rules[-2:] == ["tcp dport { 8388-8388, 80-90 } accept", "udp dport { 8388-8388 } accept"]
+    assert rules[-3:] == [
+        'udp dport { 8388-8388 } ct timeout set "shadowsocks"',
+        "tcp dport { 8388-8388, 80-90 } accept",
+        "udp dport { 8388-8388 } accept",
+    ]
     assert chain(ruleset(FULL), "forward") == ["type filter hook forward priority filter; policy drop;"]
 
 
@@ -83,7 +87,7 @@ def test_closed_has_no_device_and_no_clients() -> None:
     assert "wg0" not in text
     assert "8388-" not in text
     assert "mark" not in text
-    assert "104.16.0.1 . tcp . 443" in ruleset(Closed(frozenset({API})))
+    assert "104.16.0.1 . tcp . 443" in ruleset(Closed(holes=frozenset({API})))
     assert "tcp dport { 80-90 } accept" in ruleset(Closed(input_ports=(Ports(80, 90, "tcp"),)))
 
 
@@ -116,31 +120,53 @@ def test_nothing_trusts_a_connection_for_being_old_on_output(policy: Policy) -> 
     assert "flush" not in ruleset(policy)
 
 
+errors = (
+    'oifname "wg0" icmp type { redirect, time-exceeded } drop',
+    'oifname "wg0" icmpv6 type { nd-redirect, time-exceeded } drop',
+)
+
+
 def test_a_hosts_own_packets_alone_are_policed_and_only_on_uplinks() -> None:
     text = ruleset(HOST)
-    assert "hook input" not in text.split("table arp ss_warp {")[0]
-    assert "hook forward" not in text
     assert chain(text, "output") == [
         "type filter hook output priority filter; policy accept;",
         "meta mark & 0x1000 == 0x1000 ip daddr . meta l4proto . th dport "
         "{ 162.159.192.1 . udp . 2408 } accept",
-        "meta skuid 58388 udp sport { 8388-8388 } accept",
         "meta skuid 58388 ct direction reply accept",
         "meta skuid 58388 goto ssserver",
+        *errors,
         'oifname != { "eth0", "eth1", "ssw-null" } accept',
         "ct direction reply accept",
         "meta mark & 0xff0000 == 0x80000 accept",
-        "udp sport 68 udp dport 67 accept",
-        "udp sport 546 udp dport 547 accept",
-        "meta l4proto igmp accept",
+        "meta l4proto igmp ip daddr 224.0.0.0/4 accept",
         "icmpv6 type { nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert, mld-listener-query, "
         "mld-listener-report, mld-listener-done, mld2-listener-report } accept",
-        "ip daddr { 169.254.0.0/16, 172.17.0.0/16 } accept",
+        "ip daddr { 169.254.0.0/16, 172.17.0.0/16, 224.0.0.0/24, 255.255.255.255/32 } accept",
         "ip6 daddr { fe80::/10, ff02::/16 } accept",
         "tcp sport { 22, 443 } tcp flags & (syn | ack) != syn ct direction original accept",
+        "tcp sport { 22, 443 } tcp flags & (syn | ack) != syn ct state untracked accept",
+        "ct state untracked udp sport { 53-53 } accept",
         "tcp flags & (syn | ack) == syn counter reject with tcp reset",
         "counter drop",
     ]
+
+
+@pytest.mark.parametrize("policy", [PROXY, HOST])
+def test_nothing_comes_out_of_the_tunnel_unasked(policy: Policy) -> None:
+    unasked = 'iifname "wg0" ct state { new, invalid, untracked } drop'
+    for name in ("input", "forward"):
+        first, *rules = chain(ruleset(policy), name)
+        assert first.endswith("policy accept;")
+        assert rules[0] == unasked
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_connection_tracking_remembers_a_udp_client_for_as_long_as_ssserver(policy: Policy) -> None:
+    udp = not isinstance(policy, Closed)
+    assert ("policy = { unreplied : 300, replied : 300 };" in ruleset(policy)) is udp
+    assert (
+        ('ct timeout set "shadowsocks"' in " ".join(chain(ruleset(policy), "input"))) is udp if udp else True
+    )
 
 
 def test_an_answer_on_its_way_into_the_tunnel_is_turned_round() -> None:
@@ -150,7 +176,7 @@ def test_an_answer_on_its_way_into_the_tunnel_is_turned_round() -> None:
         "ct direction reply ip saddr != { 172.16.0.2 } meta mark set meta mark | 0x1000",
         "ct direction reply ip6 saddr != { 2606:4700:110::2 } meta mark set meta mark | 0x1000",
     ]
-    only4 = HostFull(("wg0", "ssw-null"), TUNNEL[:1], ("eth0",))
+    only4 = HostFull(device="wg0", null_device="ssw-null", addresses=TUNNEL[:1], uplinks=("eth0",))
     assert chain(ruleset(only4), "answers")[-1].startswith("ct direction reply meta nfproto ipv6 meta mark")
 
 

@@ -16,8 +16,7 @@ UPLINKS = Uplinks(
     links=("eth0",),
     addresses=tuple(map(ip_address, ("203.0.113.7", "203.0.113.8", "2001:db8:7::7"))),
     listening=(ip_address("203.0.113.7"),),
-    gateways=(ip_address("203.0.113.1"), ip_address("2001:db8:7::1")),
-    private=(ip_network("172.17.0.0/16"), ip_network("fd00:17::/64")),
+    direct=(ip_network("198.51.101.0/24"), ip_network("2001:db8:99::/64")),
 )
 
 FULL = """\
@@ -32,16 +31,17 @@ ip -6 rule add priority 17 from all fwmark 0x1000/0x1000 unreachable protocol ke
 ip -4 rule add priority 18 from 203.0.113.7 lookup main protocol kernel
 ip -4 rule add priority 18 from 203.0.113.8 lookup main protocol kernel
 ip -6 rule add priority 18 from 2001:db8:7::7 lookup main protocol kernel
-ip -4 rule add priority 19 from all to 203.0.113.1 lookup main protocol kernel
-ip -4 rule add priority 19 from all to 172.17.0.0/16 lookup main protocol kernel
+ip -4 rule add priority 19 from all to 10.0.0.0/8 lookup main suppress_prefixlength 0 protocol kernel
+ip -4 rule add priority 19 from all to 172.16.0.0/12 lookup main suppress_prefixlength 0 protocol kernel
+ip -4 rule add priority 19 from all to 192.168.0.0/16 lookup main suppress_prefixlength 0 protocol kernel
+ip -4 rule add priority 19 from all to 100.64.0.0/10 lookup main suppress_prefixlength 0 protocol kernel
+ip -4 rule add priority 19 from all to 198.51.101.0/24 lookup main protocol kernel
 ip -4 rule add priority 19 from all to 192.168.7.0/24 lookup main protocol kernel
-ip -6 rule add priority 19 from all to 2001:db8:7::1 lookup main protocol kernel
-ip -6 rule add priority 19 from all to fd00:17::/64 lookup main protocol kernel
+ip -6 rule add priority 19 from all to fc00::/7 lookup main suppress_prefixlength 0 protocol kernel
+ip -6 rule add priority 19 from all to 2001:db8:99::/64 lookup main protocol kernel
 ip -6 rule add priority 19 from all to fe80::/10 lookup main protocol kernel
 ip -4 rule add priority 20 from all ipproto udp sport 53-60 lookup main protocol kernel
-ip -4 rule add priority 20 from all ipproto udp sport 68 dport 67 lookup main protocol kernel
 ip -6 rule add priority 20 from all ipproto udp sport 53-60 lookup main protocol kernel
-ip -6 rule add priority 20 from all ipproto udp sport 546 dport 547 lookup main protocol kernel
 ip link set dev wg0 mtu 1280 up
 ip address add 172.16.0.2/32 dev wg0
 ip address add 2606:4700:110::2/128 dev wg0 nodad
@@ -113,7 +113,7 @@ def test_a_tunnel_without_ipv4_has_the_dummy_address() -> None:
 
 
 def test_nothing_is_there_twice() -> None:
-    twice = plan(outbound_subnets=UPLINKS.private)
+    twice = plan(outbound_subnets=UPLINKS.direct)
     assert len(set(twice.items)) == len(twice.items)
 
 

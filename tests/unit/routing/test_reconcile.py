@@ -40,7 +40,7 @@ async def test_added_in_order_taken_back_in_reverse(mode: RouteMode) -> None:
         assert done.removed == done.missing == ()
         assert netlink.log == str(plan).splitlines()
         netlink.log.clear()
-    assert netlink.log == [item.remove_command() for item in reversed(plan.items)]
+    assert netlink.log == [item.command("del") for item in reversed(plan.items)]
     assert str(netlink) == before
 
 
@@ -59,9 +59,9 @@ async def test_the_old_goes_after_the_new_has_come() -> None:
     netlink.log.clear()
     moved = next(item for item in plan.items if isinstance(item, Rule) and item.source and item.family == 4)
     new = Rule(4, 18, 254, source=ip_network("172.18.0.77/32"))
-    changed = NetworkPlan(plan.numbers, tuple(new if item == moved else item for item in plan.items))
+    changed = NetworkPlan(plan.ids, tuple(new if item == moved else item for item in plan.items))
     await converge(changed, netlink)
-    assert netlink.log == [new.add_command(), moved.remove_command()]
+    assert netlink.log == [new.command("add"), moved.command("del")]
 
 
 async def test_the_same_rule_under_another_protocol_is_a_duplicate() -> None:
@@ -125,7 +125,7 @@ def test_whatever_was_damaged_is_as_planned_again(damages: list[tuple[bool, Item
                 continue  # an earlier damage took it along
         assert not (await converge(plan, netlink)).missing
         assert str(netlink) == good
-        await remove_all(plan.numbers, netlink)
+        await remove_all(plan.ids, netlink)
         assert str(netlink) == before
 
     anyio.run(play)
@@ -167,7 +167,7 @@ async def test_each_step_fails_and_nothing_is_left(mode: RouteMode) -> None:
         with pytest.raises(PlatformError, match=r"cannot route: ip .*: Invalid argument"):
             async with apply(plan, netlink):
                 pytest.fail("entered")
-        assert str(netlink) == before, plan.items[step - 1].add_command()
+        assert str(netlink) == before, plan.items[step - 1].command("add")
 
 
 async def test_without_net_admin_the_remedy_is_named() -> None:
@@ -192,8 +192,8 @@ async def test_one_refused_removal_does_not_keep_the_rest() -> None:
     with pytest.raises(UndoError, match=r"rules and routes: .*Operation not permitted"):
         async with apply(plan, netlink):
             pass
-    left = difference(NetworkPlan(plan.numbers, ()), await netlink.snapshot())[1]
-    assert [item.remove_command() for item in left] == [
+    left = difference(NetworkPlan(plan.ids, ()), await netlink.snapshot())[1]
+    assert [item.command("del") for item in left] == [
         "ip -4 rule del priority 17 from all fwmark 0x1000/0x1000 unreachable protocol kernel"
     ]
 

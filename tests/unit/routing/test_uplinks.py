@@ -3,7 +3,7 @@
 from dataclasses import replace
 from ipaddress import ip_address, ip_interface, ip_network
 
-from entrypoint.linux.kernel_objects import AddressState, LinkState, Route, Snapshot
+from entrypoint.linux.kernel_objects import AddressState, LinkState, Route, Rule, Snapshot
 from entrypoint.routing.uplinks import Uplinks, find_uplinks
 
 OURS = frozenset({"wg0", "ssw-null"})
@@ -18,7 +18,9 @@ def address(device: str, text: str, **more: bool) -> AddressState:
 
 
 def route(network: str, device: str, gateway: str | None = None, table: int = 254) -> Route:
-    return Route(ip_network(network), table, device, gateway=ip_address(gateway) if gateway else None)
+    """Return a route; without a gateway it is one that the kernel made from an address."""
+    via = ip_address(gateway) if gateway else None
+    return Route(ip_network(network), table, device, gateway=via, connected=via is None)
 
 
 HOST = Snapshot(
@@ -62,7 +64,7 @@ INTERNAL = Snapshot(
 
 
 def test_a_host_with_two_families_and_a_bridge() -> None:
-    assert find_uplinks(HOST, OURS) == Uplinks(
+    assert find_uplinks(HOST, OURS, host=True) == Uplinks(
         links=("eth0",),
         addresses=tuple(
             map(
@@ -71,8 +73,7 @@ def test_a_host_with_two_families_and_a_bridge() -> None:
             )
         ),
         listening=tuple(map(ip_address, ("203.0.113.7", "203.0.113.8", "2001:db8:7::7"))),
-        gateways=(ip_address("203.0.113.1"),),
-        private=(ip_network("172.17.0.0/16"),),
+        defaults=(route("0.0.0.0/0", "eth0", "203.0.113.1"), route("::/0", "eth0", "fe80::1")),
     )
 
 
@@ -80,7 +81,6 @@ def test_a_network_without_a_way_out_has_all_its_interfaces_as_uplinks() -> None
     found = find_uplinks(INTERNAL, OURS)
     assert found.links == ("eth0", "eth1")
     assert set(map(str, found.listening)) == {"172.30.0.2", "fd00:31::2"}
-    assert found.private == (ip_network("172.30.0.0/24"), ip_network("fd00:31::/64"))
 
 
 def test_our_own_device_is_never_one_even_with_the_default() -> None:
@@ -88,17 +88,63 @@ def test_our_own_device_is_never_one_even_with_the_default() -> None:
     assert find_uplinks(hijacked, OURS) == find_uplinks(HOST, OURS)
 
 
-def test_only_named_private_prefixes_are_neighbours() -> None:
-    # TunnelVision: a DHCP server pushes routes more specific than the default.
-    pushed = replace(
-        HOST, routes=(*HOST.routes, route("8.0.0.0/7", "eth0"), route("10.0.0.0/8", "eth0", "203.0.113.66"))
+def test_a_gateway_is_nobody_special_and_a_pushed_route_makes_no_neighbour() -> None:
+    """TunnelVision and LocalNet: who runs the LAN chooses routes, gateways and on-link prefixes."""
+    more = (route("8.0.0.0/6", "eth0", "203.0.113.66"), route("203.0.113.200/32", "eth0", "8.8.8.8"))
+    pushed = replace(HOST, routes=(*HOST.routes, *more, route("8.8.8.0/24", "eth0")))
+    assert find_uplinks(pushed, OURS, host=True).direct == ()
+
+
+def test_a_bridge_with_a_routed_public_prefix_is_a_neighbour_and_no_uplink() -> None:
+    routed = replace(
+        HOST,
+        addresses=(*HOST.addresses, address("docker0", "198.51.101.1/24")),
+        routes=(*HOST.routes, route("198.51.101.0/24", "docker0")),
     )
-    assert find_uplinks(pushed, OURS).private == (ip_network("172.17.0.0/16"),)
+    found = find_uplinks(routed, OURS, host=True)
+    assert found.links == ("eth0",)
+    assert found.direct == (ip_network("198.51.101.0/24"),)
+    assert ip_address("198.51.101.1") in found.addresses, "its published ports are answered from there"
+    assert ip_address("198.51.101.1") not in found.listening
 
 
-def test_carrier_grade_nat_and_ula_count_as_private() -> None:
-    both = replace(HOST, routes=(route("100.64.8.0/24", "eth0"), route("fd77::/64", "eth0")))
-    assert find_uplinks(both, OURS).private == (ip_network("100.64.8.0/24"), ip_network("fd77::/64"))
+SECOND_NIC = replace(
+    HOST,
+    links=(*HOST.links, link("eth1", kind="")),
+    addresses=(*HOST.addresses, address("eth1", "10.7.0.7/24")),
+    routes=(*HOST.routes, route("10.7.0.0/24", "eth1"), route("0.0.0.0/0", "eth1", "10.7.0.1", table=101)),
+)
+
+
+def test_a_nic_whose_default_route_is_in_a_table_of_its_own_is_an_uplink() -> None:
+    assert find_uplinks(SECOND_NIC, OURS, host=True).links == ("eth0",), "no rule leads to that table"
+    chosen = replace(SECOND_NIC, rules=(Rule(4, 32765, 101, source=ip_network("10.7.0.7/32"), protocol=3),))
+    found = find_uplinks(chosen, OURS, host=True)
+    assert found.links == ("eth0", "eth1")
+    assert ip_address("10.7.0.7") in found.addresses
+    assert found.direct == (ip_network("10.0.0.0/8"),), "it is part of a private network without a route"
+
+
+def test_both_halves_of_a_default_route_make_an_uplink() -> None:
+    halves = replace(
+        HOST,
+        links=(*HOST.links, link("tun5", kind="tun")),
+        routes=(*HOST.routes, route("0.0.0.0/1", "tun5"), route("128.0.0.0/1", "tun5")),
+    )
+    assert find_uplinks(halves, OURS).links == ("eth0", "tun5")
+
+
+def test_azures_platform_address_counts_where_a_route_leads_to_it() -> None:
+    azure = replace(HOST, routes=(*HOST.routes, route("168.63.129.16/32", "eth0", "203.0.113.1")))
+    assert find_uplinks(azure, OURS, host=True).direct == (ip_network("168.63.129.16/32"),)
+    assert find_uplinks(azure, OURS).direct == ()
+
+
+def test_shadowsocks_listens_on_a_second_network_of_our_own_namespace() -> None:
+    two = replace(INTERNAL, routes=(*INTERNAL.routes, route("0.0.0.0/0", "eth0", "172.30.0.1")))
+    found = find_uplinks(two, OURS)
+    assert found.links == ("eth0",)
+    assert set(map(str, found.listening)) == {"172.30.0.2", "fd00:31::2"}
 
 
 def test_without_any_ipv6_address_the_kernel_has_none() -> None:

@@ -157,7 +157,7 @@ async def test_no_net_admin(choice: Choice, places: Places) -> None:
     with pytest.raises(PlatformError) as caught:
         async with open_device(choice, config(), world(links), LOG, places):
             pass
-    assert str(caught.value) == "cannot create wg0: NET_ADMIN is missing (add cap_add: [NET_ADMIN])"
+    assert str(caught.value) == "cannot create wg0: Operation not permitted (add cap_add: [NET_ADMIN])"
 
 
 @pytest.mark.anyio
