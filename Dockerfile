@@ -10,21 +10,21 @@ RUN apt-get update \
  && rm -rf /var/lib/apt/lists/*
 ARG SHADOWSOCKS_RUST_VERSION=1.25.0
 # The crate's own profile (fat, one unit) needs 2 GB; docs/install.md has the figures of both.
-ARG SHADOWSOCKS_LTO=thin
-ARG SHADOWSOCKS_CODEGEN_UNITS=16
+ARG SSSERVER_LTO=thin
+ARG SSSERVER_CODEGEN_UNITS=16
 # Empty: as many jobs as cores, but one at a time with less than 1.5 GB.
-ARG SHADOWSOCKS_JOBS=
-ENV CARGO_HOME=/build/cargo CARGO_TARGET_DIR=/build/target CARGO_PROFILE_RELEASE_LTO=$SHADOWSOCKS_LTO \
-    CARGO_PROFILE_RELEASE_CODEGEN_UNITS=$SHADOWSOCKS_CODEGEN_UNITS \
+ARG SSSERVER_JOBS=
+ENV CARGO_HOME=/build/cargo CARGO_TARGET_DIR=/build/target CARGO_PROFILE_RELEASE_LTO=$SSSERVER_LTO \
+    CARGO_PROFILE_RELEASE_CODEGEN_UNITS=$SSSERVER_CODEGEN_UNITS \
     SHADOWSOCKS_RUST_VERSION=$SHADOWSOCKS_RUST_VERSION \
     FEATURES=logging,hickory-dns,multi-threaded,mimalloc,aead-cipher,aead-cipher-2022,security-replay-attack-detect
-# Beside the program goes what it is made of, for the bill of materials: every crate with its licence.
+# Beside the program goes what it is made of: every crate with its licence, and the texts of those licences.
 RUN free=$(awk '/^MemAvailable/ {printf "%.0f", $2 / 1024}' /proc/meminfo) \
  && limit=$(cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null \
       | awk '$1 + 0 > 0 {printf "%.0f", $1 / 1048576; exit}') \
  && if [ "${limit:-$free}" -lt "$free" ]; then free=$limit; fi \
  && if [ "$free" -lt 1500 ]; then few=1; fi \
- && jobs=${SHADOWSOCKS_JOBS:-${few:-$(nproc)}} \
+ && jobs=${SSSERVER_JOBS:-${few:-$(nproc)}} \
  && echo "building ssserver with $free MB of memory, jobs: $jobs, LTO: $CARGO_PROFILE_RELEASE_LTO" \
  && cargo install shadowsocks-rust --version "$SHADOWSOCKS_RUST_VERSION" --locked --root /out --jobs "$jobs" \
       --no-default-features --bin ssserver --features "server,$FEATURES" \
@@ -33,6 +33,9 @@ RUN free=$(awk '/^MemAvailable/ {printf "%.0f", $2 / 1024}' /proc/meminfo) \
  && cargo tree --manifest-path /build/source/Cargo.toml --locked --edges normal --prefix none --no-dedupe \
       --no-default-features --features "server,$FEATURES" --format '{p}|{l}' \
       | sort -u >/out/share/ss-warp/ssserver.crates \
+ && cd $CARGO_HOME/registry/src/* \
+ && find . -maxdepth 2 -type f -iname 'licen[cs]e*' | sort | xargs tail --verbose --lines +1 \
+      | gzip -9 >/out/share/ss-warp/ssserver.licences.gz \
  && rm -rf /build
 
 # ── wireguard-go with WARP's reserved bytes, over Debian's library ─────────────────────────────────

@@ -22,7 +22,7 @@ RUN := docker run --rm --init --env LAB_REPEAT --env LAB_PROBES --env LAB_KILLS 
 ROUNDS := 5
 SECONDS := 2
 
-.PHONY: help base image test-image check test test-unit test-lab test-shipped machine-image vm-test demo bench bench-machine docs pictures lock clean
+.PHONY: help base image test-image check test test-unit test-lab test-shipped machine-image vm-test demo bench bench-machine docs pictures release lock clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -80,6 +80,16 @@ docs: test-image ## write what the pages show of the code, and the pictures
 pictures: test-image ## draw the first run again, from a run of the demo
 	@COMPOSE="$(COMPOSE)" examples/demo/demo save docs/pictures/first-run.txt
 	@$(RUN) --volume "$(CURDIR)/docs:/src/docs:ro" $(TEST_IMAGE) python -m tests.unit.docs.pages | tar --extract --file -
+
+release: test-image ## write dist/: archives to load, bill of materials, licences, notes, checksums
+	@rm -rf dist && mkdir dist
+	@for arch in amd64 arm64; do for name in $(IMAGE) $(IMAGE):$$arch; do \
+		[ "$$(docker image inspect --format '{{.Architecture}}' $$name 2>/dev/null)" != $$arch ] \
+			|| docker save --output dist/image-$$arch.tar $$name; done; done
+	@$(RUN) --interactive --network none --entrypoint /opt/ss-warp/bin/python $(IMAGE) - <release/inventory.py >dist/parts.json
+	@tar --create --directory dist . | $(RUN) --interactive --network none $(TEST_IMAGE) python -m release \
+		| tar --extract --directory dist
+	@rm dist/image-*.tar dist/parts.json && cd dist && sha256sum --check --quiet SHA256SUMS && ls -l
 
 lock: base ## lock the newest Python packages, with hashes
 	@$(call build,python,$(IMAGE)-lock)

@@ -74,7 +74,7 @@ def python_files(*folders: str) -> list[str]:
 
 
 PRODUCT = python_files("entrypoint", "shadowsocks")
-SOURCES = [*PRODUCT, *python_files("tests", "examples", "bench")]
+SOURCES = [*PRODUCT, *python_files("tests", "examples", "bench", "release")]
 
 
 @cache
