@@ -87,11 +87,15 @@ class KillSwitch:
             await self.restore()
             yield
         finally:
+            # A counter, because two callers may hold the same hole open; shielded, because a hole that
+            # outlives its connection is a leak.
             self._holes -= opened
             with anyio.CancelScope(shield=True):
                 await self.restore()
 
     async def _load(self) -> None:
+        # The whole ruleset in one transaction, so no moment exists in which only half of it holds. The rest
+        # of nftables is never flushed: Docker's resolver depends on its own NAT rules.
         text = ruleset(_with_holes(self._policy, frozenset(self._holes)), policed=self._on)
         if not self._on and text == release() and self._listed is None:
             return
@@ -144,7 +148,11 @@ async def kill_switch(
 
     async def leave() -> None:
         if after_failure is None:
+            # In its own namespace the firewall is never released: it dies with the namespace, and neighbours
+            # may live on.
             await switch.set(CLOSED)
+        # A failure is not a wish to leave unencrypted. Only a clean stop, or a start that never came up,
+        # opens the host.
         elif failed and switch.armed:
             log.error(STAYS_CLOSED)
         else:
@@ -156,6 +164,8 @@ async def kill_switch(
             log.warning("FIREWALL=off: traffic leaves unencrypted whenever the tunnel is down")
             await switch.release()
         elif after_failure and any([await nft.listing(*table.split()) for table in TABLES]):
+            # Tables of a killed predecessor count as a promise that was made: the next start stays closed
+            # until the tunnel is back.
             switch.arm()
             await switch.set(after_failure)
         else:

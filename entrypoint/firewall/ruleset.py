@@ -1,7 +1,7 @@
 """The kill switch as a pure function: a policy in, the text of one atomic nft transaction out.
 
-Light to import: the closed ruleset is loaded before anything big. Why `ct direction reply` and never
-`ct state established` on output: a connection older than the kill switch would go on in clear.
+Light to import: the closed ruleset is loaded before anything big. Output accepts `ct direction reply`, never
+`ct state established`: a connection older than the kill switch would go on in the clear.
 """
 
 from collections.abc import Iterable, Iterator
@@ -20,21 +20,21 @@ FAMILY_WORDS: dict[int, str] = {4: "ip", 6: "ip6"}
 
 
 def to_marked(mark: Mark, destinations: Iterable[Destination]) -> Lines:
-    """Yield the rules that accept marked packets to these: before what is ssserver's.
+    """Yield the rules that accept marked packets to `destinations`; they come before ssserver's rules.
 
-    Kernel WireGuard's packets keep the user of what is inside them; ssserver itself may not set a mark.
+    The kernel's WireGuard packets keep the user of the packet inside; ssserver itself cannot set a mark.
     """
     for word, places in endpoint_sets(destinations):
         yield f"{mark_match(mark)} {word} daddr . meta l4proto . th dport {places} accept"
 
 
 def mark_match(mark: Mark) -> str:
-    """Return the match of packets that carry the mark."""
+    """Return the nft match for packets that carry the mark."""
     return f"meta mark & {mark.mask:#x} == {mark.value:#x}"
 
 
 def endpoint_sets(destinations: Iterable[Destination]) -> Iterator[tuple[str, str]]:
-    """Yield `ip` or `ip6` and a set of address, protocol and port, for each family there is."""
+    """Yield `ip` or `ip6` and a set of address, protocol and port, for each family present."""
     for version, word in FAMILY_WORDS.items():
         same = (d for d in destinations if d.address.version == version)
         places = ", ".join(sorted(f"{d.address} . {d.transport} . {d.port}" for d in same))
@@ -52,7 +52,7 @@ def to_ports(spans: Iterable[Ports], end: str) -> Lines:
 
 
 def by_family(networks: Iterable[Network]) -> Iterator[tuple[str, str]]:
-    """Yield `ip` or `ip6` and a set of prefixes that do not overlap, which nft would refuse."""
+    """Yield `ip` or `ip6` and a set of prefixes, merged, since nft refuses overlapping ones."""
     for version, word in FAMILY_WORDS.items():
         same = [network for network in networks if network.version == version]
         if same:
@@ -64,7 +64,7 @@ def _uses_udp(policy: Policy) -> bool:
 
 
 def chain_of(name: str, hook: str | None, rules: Iterable[str]) -> Lines:
-    """Yield the lines of a chain; without a hook it is gone to."""
+    """Yield the lines of a chain; one without a hook is a jump target."""
     yield f"\tchain {name} {{"
     if hook:
         yield f"\t\ttype {hook};"
@@ -77,7 +77,9 @@ RESERVED = "@th,72,24"
 
 
 def reserved_chains(octets: bytes, mark: Mark, endpoints: Iterable[Destination]) -> Lines:
-    """Yield the chains that write the bytes into what is marked and goes to `endpoints`; clear answers."""
+    """Yield the chains that write the bytes into marked packets to `endpoints` and clear them in replies."""
+    # Packet by packet: of merged packets (GRO) only the first segment is cleared. A host that forwards merged
+    # UDP needs WIREGUARD_IMPLEMENTATION=userspace.
     ends = list(endpoint_sets(endpoints))
     write = (
         f"{mark_match(mark)} {word} daddr . meta l4proto . th dport {places} {RESERVED} set 0x{octets.hex()}"
@@ -88,14 +90,19 @@ def reserved_chains(octets: bytes, mark: Mark, endpoints: Iterable[Destination])
     yield from chain_of(
         "clear_reserved",
         "filter hook input priority mangle; policy accept",
+        # Clearing the bytes makes a UDP checksum wrong that nothing has verified yet, and in IPv6 it may not
+        # be left out. conntrack verifies it first (unless net.netfilter.nf_conntrack_checksum=0), and what it
+        # finds invalid stays as it is.
         chain(("ct state invalid accept",), clear),
     )
 
 
 TABLES = ("inet ss_warp", "arp ss_warp")
 RESET = "counter reject with tcp reset"
+# icmpx finds the TCP socket locked, so only the second SYN's error ended a connection, after 1.0 s. A reset
+# ends it at once.
 REFUSAL = (f"meta l4proto tcp {RESET}", "counter reject with icmpx admin-prohibited")
-REFUSE = "goto refuse"  # answered, so that nobody waits for a time-out; ICMP alone would cost TCP a second
+REFUSE = "goto refuse"  # answered, so that programs do not wait for a time-out
 DISCOVERY = (
     "icmpv6 type { nd-router-solicit, nd-neighbor-solicit, nd-neighbor-advert, "
     "mld-listener-query, mld-listener-report, mld-listener-done, mld2-listener-report } accept"
@@ -123,6 +130,7 @@ def ruleset(policy: Policy, *, policed: bool = True) -> str:
 
     Unless `policed` (FIREWALL=off) only the reserved bytes are left of it.
     """
+    # The reserved bytes live in the same table, so they come, go and are restored with the firewall.
     written: Lines = iter(())
     if not isinstance(policy, Closed) and policy.reserved:
         written = reserved_chains(policy.reserved, policy.mark, policy.endpoints)
@@ -160,8 +168,8 @@ def _policing(policy: Policy) -> tuple[Lines, Lines]:
 
 
 def release() -> str:
-    """Return the nft text that removes our tables, there or not."""
-    # Deleting a table that is not there is an error; declaring one that is, is not.
+    """Return the nft text that removes our tables, whether or not they exist."""
+    # Deleting a missing table is an error; declaring an existing one is not.
     return "".join(f"table {table}\ndelete table {table}\n" for table in TABLES)
 
 
@@ -172,10 +180,12 @@ def _closed_chains(
     neighbours: tuple[Network, ...],
     input_ports: tuple[Ports, ...],
 ) -> Lines:
-    """Yield the chains of a namespace in which everything is policed; without a device nothing is sent."""
+    """Yield the chains of a namespace in which everything is filtered; without a device nothing is sent."""
     direct = policy.direct if isinstance(policy, FullTunnel) else None
     into = list(_into_tunnel(policy)) if isinstance(policy, FullTunnel) else []
     yield from _ssserver_chain(into, direct)
+    # ssserver's rows come before loopback and discovery. Packets without a socket (resets, ICMP) do not match
+    # `skuid != X`, so an exception on a later row would miss them.
     output = [
         *to_marked(policy.mark, marked),
         *SSSERVER_FIRST,
@@ -183,17 +193,20 @@ def _closed_chains(
         *_direct_family(direct),
         'oifname "lo" accept',
         DISCOVERY,
+        # Not `ct state established`: a connection that is older than the kill switch would go on in clear.
         "ct direction reply accept",
         *into,
         *(f"{word} daddr {places} accept" for word, places in by_family((*neighbours, *ON_LINK))),
         REFUSE,
     ]
     yield from chain_of("output", "filter hook output priority filter; policy drop", output)
+    # A new network namespace may have ip_forward=1, and Docker's default gateway can be any container.
     yield from chain_of("forward", "filter hook forward priority filter; policy drop", ())
     admitted = [
         'iifname "lo" accept',
         "ct state established,related accept",
         *([f'iifname "{device}" drop'] if device else ()),  # nothing comes out of the tunnel unasked
+        # Ping answers, so that a person can see that the container is there.
         "icmp type echo-request accept",
         # No router advertisements: the runtime assigns addresses, and a neighbour could move ours.
         "icmpv6 type { echo-request, nd-neighbor-solicit, nd-neighbor-advert } accept",
@@ -207,6 +220,9 @@ def _closed_chains(
 def _proxy_chains(policy: ProxyTunnel) -> Lines:
     yield from _ssserver_chain(_into_tunnel(policy), policy.direct)
     output = [
+        # First, in proxy mode too: the kernel's WireGuard does not orphan its packets (6.12, wg_xmit), so
+        # they carry ssserver's user and would be refused as ssserver's own attempt to leave by the uplink.
+        # ssserver has no capability to set a mark.
         *to_marked(policy.mark, policy.endpoints),
         *SSSERVER_FIRST,
         f'oifname {{ "lo", "{policy.device}" }} accept',
@@ -217,9 +233,9 @@ def _proxy_chains(policy: ProxyTunnel) -> Lines:
 
 
 def _host_chains(policy: HostFull) -> Lines:
-    """Yield the chains of the host's namespace: input and forwarding are open but for the tunnel."""
+    """Yield the chains of the host's namespace: input and forwarding are open, except from the tunnel."""
     yield from _ssserver_chain(_into_tunnel(policy), policy.direct)
-    # An answer already on its way into the tunnel is turned round: a new address, an ICMP error.
+    # Turn replies back that would enter the tunnel: from a new address, or ICMP errors.
     turned = [f"oifname != {_names((policy.device, policy.null_device))} accept"]
     for version, word in FAMILY_WORDS.items():
         own = ", ".join(str(one) for one in policy.addresses if one.version == version)
@@ -231,7 +247,7 @@ def _host_chains(policy: HostFull) -> Lines:
         *to_marked(policy.mark, policy.endpoints | policy.holes),
         *SSSERVER_FIRST,
         *_forwarding_errors(policy.device),
-        # What fell to the floor is refused, instead of being swallowed.
+        # What fell to the floor is refused instead of swallowed.
         f"oifname != {_names((*policy.uplinks, policy.null_device))} accept",
         *_direct_family(policy.direct),
         "ct direction reply accept",
@@ -251,6 +267,8 @@ def _host_chains(policy: HostFull) -> Lines:
             for rule in to_ports(policy.input_ports, "sport")
             if rule[:3] == "udp"
         ),
+        # A new connection gets a reset. Anything else of TCP is dropped: it may belong to a session that is
+        # older than ss-warp, and a reset would end it.
         f"tcp flags & (syn | ack) == syn {RESET}",
         "counter drop",
     ]
@@ -259,7 +277,7 @@ def _host_chains(policy: HostFull) -> Lines:
 
 
 def _unasked_chains(policy: ProxyTunnel | HostFull) -> Lines:
-    """Yield the chains that keep the tunnel's far end from opening connections to or through this host."""
+    """Yield the chains that keep the far end of the tunnel from connecting to or through this host."""
     unasked = f'iifname "{policy.device}" ct state {{ new, invalid, untracked }} drop'
     yield from chain_of(
         "input", "filter hook input priority filter; policy accept", (unasked, *_remember(policy.shadowsocks))
@@ -285,17 +303,20 @@ def _direct_family(family: Family | None) -> Lines:
 def _into_tunnel(policy: FullTunnel | ProxyTunnel | HostFull) -> Lines:
     carried = {address.version for address in policy.addresses}
     for version in FAMILY_WORDS:
-        # A socket bound to the device sends without an address of its own, too: into silence.
+        # A socket bound to the device would send even without an address, and never get an answer.
         if version not in carried:
             yield f'oifname "{policy.device}" meta nfproto ipv{version} {REFUSE}'
+    # Whatever is routed into the tunnel may go: WireGuard encrypts it.
     yield f'oifname "{policy.device}" accept'
 
 
 def _ssserver_chain(into: Iterable[str], direct: Family | None) -> Lines:
-    """Yield the chain of what ssserver starts: into the tunnel, never to us or our neighbours."""
+    """Yield the chain for what ssserver opens: into the tunnel, never to this machine or its neighbours."""
     never = by_family(tuple(network for network, _ in NEVER_BEYOND))
     rules = [
         *(f"{word} daddr {places} {REFUSE}" for word, places in never),
+        # ssserver's access list resolves a name and then resolves it again to connect (rebinding), so these
+        # walls are the ones that count.
         f"fib daddr type {{ local, broadcast, anycast, multicast }} {REFUSE}",
         *into,
         *_direct_family(direct),
@@ -309,19 +330,21 @@ SSSERVER_FIRST = (
     f"meta skuid {SSSERVER_UID} ct direction reply accept",
     f"meta skuid {SSSERVER_UID} goto ssserver",
 )
-"""Before all that is allowed: none of it is for ssserver."""
+"""These come before every accept: none of those is meant for ssserver."""
 
 
 def _remember(shadowsocks: tuple[Ports, ...]) -> Lines:
-    """Yield the rule that lengthens the memory of Shadowsocks' UDP clients."""
+    """Yield the rule that makes conntrack remember Shadowsocks' UDP clients longer."""
     for ports in shadowsocks:
         if ports.transport == "udp":
             yield f'udp dport {{ {ports.first}-{ports.last} }} ct timeout set "shadowsocks"'
 
 
 def _tunnel_address_chain(policy: FullTunnel | ProxyTunnel | HostFull) -> Lines:
-    """Yield the chain that keeps the tunnel's addresses from being asked by the uplink."""
+    """Yield the chain that drops packets from the uplink to the tunnel's addresses."""
     rules = [
+        # Loopback stays open: the reset of a refused connection comes back by it, from the address that was
+        # asked.
         f'iifname != {{ "lo", "{policy.device}" }} {FAMILY_WORDS[address.version]} daddr {address} drop'
         for address in policy.addresses
     ]
@@ -329,7 +352,7 @@ def _tunnel_address_chain(policy: FullTunnel | ProxyTunnel | HostFull) -> Lines:
 
 
 def _arp_chain(policy: FullTunnel | ProxyTunnel | HostFull) -> Lines:
-    """Yield the same for ARP: works where arp_ignore is not writable."""
+    """Yield the same for ARP, which also works where arp_ignore is read-only."""
     rules = [
         f'iifname != "{policy.device}" arp daddr ip {address} drop'
         for address in policy.addresses

@@ -1,7 +1,7 @@
-"""Which way a packet goes: the kernel's rules walked as the kernel walks them. Pure.
+"""Decide which way a packet goes, by walking the rules as the kernel does; compare reply routes.
 
-Only what decides here is modelled: rules by priority, and in the table named the longest prefix with
-the lowest metric. Rules with words that ours never have (`Rule.more`) are passed over and said so.
+The model covers rules by priority and, in their tables, the longest prefix with the lowest metric. Rules
+with attributes that it does not know (`Rule.more`) are skipped and reported.
 """
 
 from collections.abc import Iterable, Mapping
@@ -17,7 +17,7 @@ from entrypoint.linux.world import Netlink
 
 @dataclass(frozen=True, slots=True)
 class RouteDecision:
-    """What decided: the rule, and the route it found, if it has a table. `skipped`: not understood."""
+    """The rule that decided, and the route it found, if any; `skipped` rules were not understood."""
 
     rule: Rule
     route: Route | None
@@ -25,12 +25,12 @@ class RouteDecision:
 
     @property
     def device(self) -> str | None:
-        """Where it leaves, None when it is refused."""
+        """The interface that the packet leaves by, None if it is rejected."""
         return self.route.device if self.route else None
 
 
 def decide_route(snapshot: Snapshot, flow: Flow) -> RouteDecision | None:
-    """Return the first rule that decides; None when there is no route at all."""
+    """Return the first rule that decides; None without any route."""
     skipped = []
     for rule in sorted(snapshot.rules, key=lambda one: one.priority):
         if rule.family != flow.destination.version or not matches(rule, flow):
@@ -47,7 +47,7 @@ def decide_route(snapshot: Snapshot, flow: Flow) -> RouteDecision | None:
 
 
 def matches(rule: Rule, flow: Flow) -> bool:
-    """Return whether the rule's selector takes this flow; an unchosen source matches no source."""
+    """Return whether the rule's selector matches this flow; a flow without a source matches no source."""
     return (
         _inside(flow.source, rule.source)
         and _inside(flow.destination, rule.destination)
@@ -61,6 +61,7 @@ def matches(rule: Rule, flow: Flow) -> bool:
     )
 
 
+# As the kernel chooses: the longest prefix, then the lowest metric.
 def best_route(snapshot: Snapshot, table: int, flow: Flow) -> Route | None:
     """Return the table's route for this flow: longest prefix, then lowest metric, on a device that is up."""
     up = {link.name for link in snapshot.links if link.up}
@@ -85,20 +86,22 @@ def _between(port: int, span: tuple[int, int] | None) -> bool:
 
 
 FAR_AWAY: Final[dict[Family, Address]] = {4: IPv4Address("192.0.2.1"), 6: IPv6Address("2001:db8::1")}
-"""Somebody far away; nothing is sent to them."""
+"""Addresses somewhere on the internet, for route lookups; nothing is sent to them."""
 
 
 async def reply_routes(netlink: Netlink, addresses: Iterable[Address]) -> dict[Address, str | None]:
-    """Ask by which device an answer from each address would leave, None for none. Raises OSError."""
+    """Return the interface that a reply from each address would leave by, or None. Raises OSError."""
+    # The kernel's own answer (RTM_GETROUTE), not a model of its rules.
     return {one: await netlink.route_device(Flow(FAR_AWAY[one.version], one)) for one in addresses}
 
 
 async def require_unchanged_replies(netlink: Netlink, before: Mapping[Address, str | None]) -> None:
-    """Raise PlatformError when an answer from any of the addresses would no longer leave as before."""
+    """Raise PlatformError if a reply from any of the addresses would no longer leave as before."""
     after = await reply_routes(netlink, before)
     if changed := [one for one in before if after[one] != before[one]]:
         wrong = ", ".join(f"{one} by {after[one]} instead of {before[one]}" for one in changed)
         raise PlatformError(
-            f"answers would leave from {wrong}: all is taken back, this host stays reachable",
-            "somebody else's rules are in the way, see `ip rule`; ROUTE_MODE=proxy touches less",
+            f"replies would leave by another interface ({wrong}); "
+            "all changes were rolled back to keep this host reachable",
+            "see `ip rule` for rules of other programs; ROUTE_MODE=proxy changes less",
         )

@@ -1,4 +1,4 @@
-"""Numbers and names are ours only while network.json says so; what is somebody else's is never touched."""
+"""Record which priorities, tables and interfaces are ours (network.json); never touch anyone else's."""
 
 import logging
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
@@ -21,7 +21,7 @@ type IdKind = Literal["priority", "table", "device", "other"]
 
 LOWEST_PRIORITY: Final = 3
 MAX_TRIES: Final = 100
-"""How many other tables and device names are tried."""
+"""How many other tables and interface names to try."""
 
 log = logging.getLogger("ss-warp")
 
@@ -36,19 +36,21 @@ async def claim(
     mode: RouteMode = "full",
     nft: Nft | None = None,
 ) -> AsyncIterator[None]:
-    """Own `ids` while inside: to be entered before the device is opened and anything is changed.
+    """Own `ids` while inside; enter before opening the device or changing anything.
 
-    `recorded` is network.json's content, `record` replaces it. What a predecessor with other ids
-    left is removed. With `nft` the names of our tables must be free too, or recorded. Raises
-    SettingsError when something belongs to somebody else, StateError, PlatformError.
+    `recorded` is the content of network.json, `record` replaces it. Leftovers of a predecessor with
+    other ids are removed. With `nft` the names of our tables must be free or recorded, too. Raises
+    SettingsError if another program owns one of them, StateError, PlatformError.
     """
     before = decode(recorded)
     snapshot = await list_all(netlink)
     problems = [sentence for _, sentence in conflicts(ids, before, snapshot, mode)]
+    # A table that is not on record may be another ss-warp's. In its own namespace it is a predecessor's, and
+    # is adopted.
     if not before:
         problems += [
-            f"the nftables table {table} is there and not on record as ours: another ss-warp? "
-            f"if it is nobody's: nft delete table {table}"
+            f"the nftables table {table} exists and is not on record as ours: is another ss-warp running? "
+            f"If not: nft delete table {table}"
             for table in await _our_tables(nft)
         ]
     if problems:
@@ -56,6 +58,8 @@ async def claim(
     async with UnwindStack() as stack:
         ours = tuple(dict.fromkeys((*before, ids)))
         stack.undo("network.json", partial(_forget, ours, netlink, nft, record))
+        # Both sets, until the old one is gone: a kill in between must not make leftovers look like another
+        # program's.
         record(encode(ours))
         try:
             for old in before:
@@ -63,15 +67,16 @@ async def claim(
                     await remove_all(old, netlink)
                     await _delete_link(old.device, snapshot, netlink)
         except OSError as error:
-            raise explain("cannot remove what an earlier start left", error) from error
+            raise explain("cannot remove leftovers of an earlier start", error) from error
         record(encode([ids]))
         yield
 
 
 def saver(path: Path, *, must: bool) -> Callable[[bytes], None]:
-    """Return what keeps network.json's content in `path`; without `must` a bad volume is no reason to stop.
+    """Return a function that saves network.json at `path`; unless `must`, a bad volume is no reason to stop.
 
-    It is one on a host, where leftovers would be taken for somebody else's, and before there is an account.
+    It must be saved on a host, where leftovers would look like another program's, and before the first
+    account.
     """
 
     def record(data: bytes) -> None:
@@ -80,7 +85,7 @@ def saver(path: Path, *, must: bool) -> Callable[[bytes], None]:
         except (StateError, BusyError) as error:
             if must:
                 raise
-            log.warning("the volume cannot be written, what is known is used from memory: %s", error)
+            log.warning("cannot write to the state volume, continuing with the values in memory: %s", error)
 
     return record
 
@@ -88,12 +93,14 @@ def saver(path: Path, *, must: bool) -> Callable[[bytes], None]:
 def choose_free(
     wish: OurIds, fixed: Iterable[IdKind], before: tuple[OurIds, ...], snapshot: Snapshot, mode: RouteMode
 ) -> OurIds:
-    """Return `wish` with other ids where somebody else has those, except for what is `fixed`.
+    """Return `wish`, with free ids for those that other programs use, except what is `fixed`.
 
-    What has no free number left stays as wished: `claimed` refuses it.
+    If nothing is free the id stays as wished, and `claim` refuses it.
     """
     stem = wish.device.rstrip("0123456789")
     others: dict[IdKind, Iterator[dict[str, int | str]]] = {
+        # Priorities move down, tables and device names up; the tunnel's priority and the mark never move,
+        # because another program that has those wants the same packets.
         "priority": ({"priority": number} for number in range(wish.priority - 1, LOWEST_PRIORITY - 1, -1)),
         "table": ({"table": wish.table + number} for number in range(1, MAX_TRIES)),
         "device": ({"device": f"{stem}{number}"} for number in range(MAX_TRIES)),
@@ -115,36 +122,36 @@ def _conflicting(ids: OurIds, before: tuple[OurIds, ...], snapshot: Snapshot, mo
 def conflicts(
     ids: OurIds, before: tuple[OurIds, ...], snapshot: Snapshot, mode: RouteMode = "full"
 ) -> Iterator[tuple[IdKind, str]]:
-    """Yield a sentence for each number that somebody else uses; what `before` lists is ours."""
+    """Yield a sentence for each id that another program uses; what `before` lists is ours."""
     ours = {priority for old in before for priority in old.priorities}
     used = ids.priorities if mode == "full" else ids.priorities[2:5]
     for rule in snapshot.rules:
         if rule.priority in ours:
             continue
-        theirs = f"somebody else has {rule.command('add')!r}"
+        theirs = f"another program added {rule.command('add')!r}"
         if rule.priority in used or (rule.priority in ids.priorities and rule.protocol == PROTOCOL_KERNEL):
             if rule.priority == TUNNEL_PRIORITY and rule.source and rule.protocol != PROTOCOL_KERNEL:
-                continue  # `ip rule add from A` without a number lands there; it takes only what is its own
+                continue  # `ip rule add from A` without a number lands there; it matches only its own packets
             if rule.priority == TUNNEL_PRIORITY:
                 yield "other", f"priority {TUNNEL_PRIORITY}: {theirs}; remove it, or set ROUTE_MODE=proxy"
             else:
-                yield "priority", f"ROUTE_RULE_PRIORITY={ids.priority}: {theirs}; choose another number"
+                yield "priority", f"ROUTE_RULE_PRIORITY={ids.priority}: {theirs}; choose another"
         if _same_mark(rule, ids):
             yield "other", f"mark {ids.mark}: {theirs}; remove it"
     if ids.table not in {old.table for old in before} and any(
         route.table == ids.table for route in snapshot.routes
     ):
-        yield ("table", f"ROUTE_TABLE={ids.table}: somebody else has routes there; choose another number")
+        yield ("table", f"ROUTE_TABLE={ids.table}: the table is already in use; choose another")
     for name in sorted(ids.links - {name for old in before for name in old.links}):
         if any(link.name == name for link in snapshot.links):
             yield (
                 "device" if name == ids.device else "other",
-                f"WIREGUARD_INTERFACE: somebody else has a device {name}; remove it, or choose another name",
+                f"WIREGUARD_INTERFACE: another program owns an interface {name}: remove it or choose another",
             )
 
 
 def _same_mark(rule: Rule, ids: OurIds) -> bool:
-    """Return whether packets of theirs would be taken for ours, or ours for theirs."""
+    """Return whether the rule would match our packets, or our rule theirs."""
     if not rule.mark or rule.more or not rule.mark.value & rule.mark.mask:
         return False
     ours = ids.mark
@@ -161,7 +168,7 @@ async def _our_tables(nft: Nft | None) -> list[str]:
 async def _forget(
     ours: Sequence[OurIds], netlink: Netlink, nft: Nft | None, record: Callable[[bytes], None]
 ) -> None:
-    """Record only what is still there."""
+    """Record only what still exists."""
     if await _our_tables(nft):
         return
     snapshot = await netlink.snapshot()

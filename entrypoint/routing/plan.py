@@ -1,4 +1,4 @@
-"""The numbers and names that we take in the kernel: what carries them is ours, and nothing else is."""
+"""The ids that mark what is ours in the kernel, and the network as it should be. Pure."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -33,7 +33,7 @@ from entrypoint.linux.kernel_objects import (
 from entrypoint.routing.uplinks import Uplinks
 
 TUNNEL_PRIORITY = 32764
-"""Just before the kernel's own rules: whatever else is decided comes first."""
+"""Just before the kernel's own rules, so that every other rule comes first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class OurIds:
 
     @property
     def priorities(self) -> tuple[int, ...]:
-        """All priorities, in the order in which the kernel asks."""
+        """All priorities, in the order in which the kernel tries them."""
         return (*range(self.priority - 2, self.priority + 3), TUNNEL_PRIORITY)
 
     @property
@@ -58,12 +58,12 @@ class OurIds:
 
 
 def encode(taken: Iterable[OurIds]) -> bytes:
-    """Return network.json's content: every set of ids that may be in use."""
+    """Return the content of network.json: every set of ids that may be in use."""
     return json.dumps([asdict(ids) for ids in taken], indent=1).encode() + b"\n"
 
 
 def decode(data: bytes | None) -> tuple[OurIds, ...]:
-    """Read what `encode` wrote; no file is no ids. Raises StateError."""
+    """Read what `encode` wrote; None means no ids. Raises StateError."""
     try:
         entries = json.loads(data or b"[]")
         if not isinstance(entries, list):
@@ -71,8 +71,8 @@ def decode(data: bytes | None) -> tuple[OurIds, ...]:
         return tuple(map(_read, entries))
     except (ValueError, TypeError, KeyError, AttributeError) as error:
         raise StateError(
-            "network.json is corrupt: which rules and routes are ours is unknown",
-            "remove what is left of ss-warp's rules, then the file",
+            "network.json is corrupt: cannot tell which rules and routes belong to ss-warp",
+            "remove its leftover rules, then the file",
         ) from error
 
 
@@ -82,6 +82,7 @@ def _read(entry: dict[str, object]) -> OurIds:
     mark = entry["mark"]
     if not isinstance(mark, dict):
         raise TypeError("mark")
+    # Read as strictly as an API's answer: what this file names is deleted without another question.
     for value in (*whole.values(), mark["value"], mark["mask"]):
         if type(value) is not int or not 0 < value < 1 << 32:
             raise ValueError("not a number")
@@ -94,7 +95,7 @@ def _read(entry: dict[str, object]) -> OurIds:
 def ours_in(snapshot: Snapshot, ids: OurIds) -> Iterator[Item]:
     """Yield everything in the kernel that carries our ids; of the device itself only that it is up.
 
-    Routes and rules with a word that ours never have are somebody else's, also under our ids.
+    Routes and rules with attributes that ours never have belong to other programs, even under our ids.
     """
     for link in snapshot.links:
         if link.name in ids.links and link.up:
@@ -102,7 +103,7 @@ def ours_in(snapshot: Snapshot, ids: OurIds) -> Iterator[Item]:
         if link.name == ids.null_device and link.kind == "tun":
             yield Link(link.name, "tun")
     for state in snapshot.addresses:
-        # Link-local addresses come and go with the device, by the kernel's own hand.
+        # The kernel adds and removes link-local addresses with the device.
         if state.device == ids.device and not state.link_scope:
             yield LinkAddress(state.device, state.address)
     yield from (route for route in snapshot.routes if route.table == ids.table and not route.more)
@@ -115,10 +116,10 @@ def ours_in(snapshot: Snapshot, ids: OurIds) -> Iterator[Item]:
 
 
 def add_order(item: Item, ids: OurIds) -> tuple[int, int]:
-    """Return the item's place in the order of adding; removing is the exact reverse.
+    """Return the item's place in the order of adding; removal is the exact reverse.
 
-    The floor is there before anything is sent to the table, and answers keep their way before the
-    tunnel rule takes the rest: the other way round an open session froze for 1.8 s.
+    The floor exists before any packet reaches the table, and the reply rules before the tunnel rule takes
+    the rest: in the other order an open session froze for 1.8 s.
     """
     match item:
         case Link():
@@ -141,19 +142,19 @@ def add_order(item: Item, ids: OurIds) -> tuple[int, int]:
 
 type RouteMode = Literal["full", "proxy"]
 DUMMY: Final = IPv4Interface("192.0.0.8/32")
-"""The dummy address (RFC 7600) of a tunnel without IPv4: a socket bound to a device without any would take
-the uplink's, and not hear that it is refused, since that comes back to the address's device."""
+"""Address (RFC 7600) of a tunnel without IPv4. A socket bound to a device without an address would use the
+uplink's, and miss the refusal, which comes in by that address's device: it failed after 15 s, now 10 ms."""
 
 FLOOR_METRIC: Final = 4278198272
-"""Worse than any metric that somebody sets, so that it is the last route of the table."""
+"""Worse than any metric in use, so that it is the last route of the table."""
 
 LAST_PORT: Final = 65534
-"""The kernel takes no rule for 65535 (fib_rule_port_range_valid, include/net/fib_rules.h)."""
+"""The kernel accepts no rule for 65535 (fib_rule_port_range_valid, include/net/fib_rules.h)."""
 
 
 @dataclass(frozen=True, slots=True)
 class NetworkPlan:
-    """What is wanted, in the order of adding; removing is the exact reverse. Prints as `ip` commands."""
+    """Items in the order of adding; removal is the exact reverse. Prints as `ip` commands."""
 
     ids: OurIds
     items: tuple[Item, ...]
@@ -173,10 +174,9 @@ def network_plan(
     outbound_subnets: Sequence[Network] = (),
     direct: Family | None = None,
 ) -> NetworkPlan:
-    """Return the plan; `addresses` are the tunnel's. The device itself is made and deleted by Device.
+    """Return the plan; `addresses` are the tunnel's. Device creates and deletes the device itself.
 
-    A family without an address of the tunnel stops at the floor in mode full; the `direct` one stays as it
-    was before us.
+    In mode full a family without a tunnel address stops at the floor; the `direct` family is left alone.
     """
     own = [address for address in addresses if address.version in uplinks.families]
     items: list[Item] = [
@@ -190,16 +190,18 @@ def network_plan(
     for family in uplinks.families:
         if family == direct:
             continue
-        # An IPv6 error route is no floor: the kernel looks up again with a source, and a rule matches.
+        # An IPv6 error route is no floor: the kernel looks up again with a source address, and a `from`
+        # rule matches.
         floor = None if family == 4 else ids.null_device
         items.append(Route(DEFAULT_NETWORK[family], ids.table, floor, FLOOR_METRIC))
+        # The floor stays below it. Without the device's route nothing falls through to `main`.
         if any(address.version == family for address in own):
             items.append(Route(DEFAULT_NETWORK[family], ids.table, ids.device))
         if mode == "full":
             items += _full_rules(ids, family, uplinks, input_ports, outbound_subnets)
         else:
             items += _proxy_rules(ids, family, own)
-            # ssserver is not bound to the device then: its user leads into it, but for its answers.
+            # ssserver is not bound to the device then: a rule for its user leads into it, after its replies.
             if direct:
                 items += _reply_rules(ids, family, uplinks)
                 items.append(Rule(family, ids.priority + 2, ids.table, uid=SSSERVER_UID))
@@ -217,7 +219,7 @@ def _full_rules(
     marked, lost, _, neighbours, servers, _ = ids.priorities
     # WireGuard's own packets and our own sockets outside the tunnel …
     yield Rule(family, marked, MAIN_TABLE, mark=ids.mark)
-    # … which would run in circles through the device once `main` has no default.
+    # … which would loop through the device once `main` has no default route.
     yield Rule(family, lost, None, mark=ids.mark)
     yield from _reply_rules(ids, family, uplinks)
     # Private networks by any route of `main` but its default: containers and pods come and go without
@@ -228,18 +230,18 @@ def _full_rules(
     for network in (*uplinks.direct, LINK_LOCAL, *outbound_subnets):
         if network.version == family:
             yield Rule(family, neighbours, MAIN_TABLE, destination=network)
-    # A UDP server on a wildcard address answers without a source.
+    # A UDP server on a wildcard address replies without a source.
     for ports in input_ports:
         if ports.transport == "udp" and ports.first <= LAST_PORT:
             span = (ports.first, min(ports.last, LAST_PORT))
             yield Rule(family, servers, MAIN_TABLE, ip_protocol="udp", source_ports=span)
-    # The rest of what starts here; forwarded packets keep their way.
+    # The rest of what starts here; forwarded packets keep their routes.
     yield Rule(family, TUNNEL_PRIORITY, ids.table, iif="lo")
 
 
 def _reply_rules(ids: OurIds, family: Family, uplinks: Uplinks) -> Iterator[Rule]:
-    # An answer already has its source, so it leaves where the question came in; a server with several
-    # interfaces may have said so itself, by a rule that comes after ours.
+    # The rule that saves SSH: a reply already has its source, so it leaves where the request came in. A
+    # server with several interfaces may have such rules itself, after ours, so ours use their tables.
     for address in uplinks.addresses:
         if address.version == family:
             theirs = (table for network, table in uplinks.sources if address in network)
@@ -247,7 +249,8 @@ def _reply_rules(ids: OurIds, family: Family, uplinks: Uplinks) -> Iterator[Rule
 
 
 def _proxy_rules(ids: OurIds, family: Family, own: Sequence[Interface]) -> Iterator[Rule]:
-    """Yield one family's rules: only what is bound to the device, or has its address, is sent into it."""
+    """Yield one family's rules: only what is bound to the device, or has its address, goes into it."""
+    # Bound sockets and those with the tunnel's address; everything else keeps the routes it had.
     yield Rule(family, ids.priority, ids.table, oif=ids.device)
     for address in own:
         if address.version == family:

@@ -1,4 +1,4 @@
-"""From what is there to what is wanted: list, compare, add, then remove."""
+"""Bring the kernel to the plan: list, compare, add, then remove."""
 
 import errno
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -14,16 +14,16 @@ from entrypoint.routing.plan import NetworkPlan, OurIds, add_order, ours_in
 from entrypoint.unwind import UnwindStack
 
 ROUNDS: Final = 4
-"""One to converge, one to see that it is done, the rest for somebody who changes it meanwhile."""
+"""One to converge, one to verify, the rest for changes that other programs make meanwhile."""
 
 GONE: Final = frozenset({errno.ENOENT, errno.ESRCH, errno.ENODEV, errno.EADDRNOTAVAIL})
 NOT_NOW: Final = frozenset({errno.EEXIST, errno.ENODEV, errno.ENETDOWN})
-"""Added by somebody else, or its device is gone or down: the next listing tells."""
+"""Another program added it, or its device is gone or down: the next listing shows."""
 
 
 @dataclass(frozen=True, slots=True)
 class Converged:
-    """What was done. `missing` is still not there: the device is gone, or somebody fights us."""
+    """What changed. `missing` could not be added: the device is gone, or another program removes it."""
 
     added: tuple[Item, ...] = ()
     removed: tuple[Item, ...] = ()
@@ -33,8 +33,8 @@ class Converged:
 def difference(plan: NetworkPlan, snapshot: Snapshot) -> tuple[tuple[Item, ...], tuple[Item, ...]]:
     """Return what to add and what to remove, each in its order.
 
-    To be removed is what carries the plan's ids and is not in it, and a second copy of a rule of
-    ours under another protocol, which the kernel takes for a different rule.
+    What carries the plan's ids and is not in it is removed, and so is a copy of one of our rules under
+    another protocol, which is a different rule to the kernel.
     """
     wanted = {_identity(item) for item in plan.items}
     there = list(ours_in(snapshot, plan.ids))
@@ -49,7 +49,7 @@ def difference(plan: NetworkPlan, snapshot: Snapshot) -> tuple[tuple[Item, ...],
 
 
 def _identity(item: Item) -> Item:
-    """Return what makes it this item: a wrong MTU is changed, the device is not taken down for it."""
+    """Return what identifies the item: a wrong MTU is corrected without taking the device down."""
     return LinkUp(item.name) if isinstance(item, LinkUp) else item
 
 
@@ -60,24 +60,27 @@ def _is_there(item: Item, there: list[Item]) -> bool:
 
 
 async def reconcile_once(plan: NetworkPlan, netlink: Netlink, snapshot: Snapshot) -> Converged:
-    """Add and remove what this listing lacks and has too much. Raises OSError for anything but races.
+    """Add what this listing lacks and remove what it has too much. Raises OSError, except for races.
 
-    What needs a device that is not there is left out and reported: call again after it was made anew.
+    What needs a missing device is left out and reported: call again after the device was recreated.
     """
+    # List, compare, add, remove. Never "add and ignore EEXIST": the same rule with another protocol is a
+    # duplicate to the kernel, and a stale one would stay.
     missing, surplus = difference(plan, snapshot)
+    # Adding comes first, so that no packet finds a gap between the old rule and the new one.
     added = [item for item in missing if await tolerate(netlink.add, item, NOT_NOW)]
     removed = [item for item in surplus if await tolerate(netlink.remove, item, GONE)]
     return Converged(tuple(added), tuple(removed), tuple(item for item in missing if item not in added))
 
 
 async def converge(plan: NetworkPlan, netlink: Netlink) -> Converged:
-    """Correct until a listing is as the plan says. Raises OSError for anything but races."""
+    """Correct until a listing matches the plan. Raises OSError, except for races."""
     added: list[Item] = []
     removed: list[Item] = []
     missing: tuple[Item, ...] = ()
     for _ in range(ROUNDS):
         now = await reconcile_once(plan, netlink, await netlink.snapshot())
-        missing = (*now.missing, *now.added)  # what was added now, nobody has seen yet
+        missing = (*now.missing, *now.added)  # no listing has confirmed what was just added
         if not now.added and not now.removed:
             break
         added += now.added
@@ -86,12 +89,13 @@ async def converge(plan: NetworkPlan, netlink: Netlink) -> Converged:
 
 
 async def remove_all(ids: OurIds, netlink: Netlink) -> None:
-    """Remove everything that carries `ids`, but for the device itself.
+    """Remove everything that carries `ids`, except the device itself.
 
-    One refusal does not keep the rest from being removed; the first is raised at the end, an OSError.
+    A failure does not keep the rest from being removed; the first OSError is raised at the end.
     """
     refused: list[OSError] = []
     for _ in range(ROUNDS):
+        # Again from a fresh listing: other programs add and delete meanwhile.
         refused.clear()
         _, surplus = difference(NetworkPlan(ids, ()), await netlink.snapshot())
         for item in surplus:
@@ -108,7 +112,7 @@ async def remove_all(ids: OurIds, netlink: Netlink) -> None:
 async def tolerate(
     operation: Callable[[Item], Awaitable[None]], item: Item, accepted: frozenset[int]
 ) -> bool:
-    """Return False when the kernel says one of `accepted`; other errors get the item's name."""
+    """Return False if the kernel answers one of `accepted`; name the item in any other OSError."""
     try:
         await operation(item)
     except OSError as error:
@@ -120,7 +124,7 @@ async def tolerate(
 
 @asynccontextmanager
 async def apply(plan: NetworkPlan, netlink: Netlink) -> AsyncIterator[Converged]:
-    """Have the plan while inside; on leaving everything that carries its numbers is removed.
+    """Apply the plan while inside; on leaving remove everything that carries its ids.
 
     That includes what later plans with the same ids added. Raises PlatformError.
     """
@@ -129,7 +133,7 @@ async def apply(plan: NetworkPlan, netlink: Netlink) -> AsyncIterator[Converged]
         try:
             converged = await converge(plan, netlink)
         except OSError as error:
-            raise explain("cannot route", error) from error
+            raise explain("cannot set up routing", error) from error
         yield converged
 
 
@@ -142,13 +146,13 @@ async def list_all(netlink: Netlink) -> Snapshot:
 
 
 async def find_link(netlink: Netlink, name: str) -> LinkState | None:
-    """Return the link of this name, None when there is none."""
+    """Return the link of this name, or None."""
     links = (await netlink.snapshot()).links
     return next((link for link in links if link.name == name), None)
 
 
 async def delete_link(netlink: Netlink, name: str) -> None:
-    """Delete a link of ours, also one that somebody else deletes meanwhile; that ends its wireguard-go."""
+    """Delete one of our links, which ends its engine; accept that another program deletes it meanwhile."""
     link = await find_link(netlink, name)
     try:
         match link:

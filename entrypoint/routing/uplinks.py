@@ -1,4 +1,4 @@
-"""Find the uplink interfaces in a snapshot, and what is reached without them.
+"""Find the uplink interfaces in a snapshot, and the networks reached without them.
 
 Routes and rules decide, never what an address looks like: an uplink is where a default route leads.
 """
@@ -11,10 +11,10 @@ from entrypoint.addresses import MARK, PRIVATE, Address, Family, Mark, Network, 
 from entrypoint.linux.kernel_objects import MAIN_TABLE, PROTOCOL_KERNEL, AddressState, Route, Rule, Snapshot
 
 SHORTEST = {4: 1, 6: 3}
-"""Prefixes no longer than this count as default routes: 0.0.0.0/1 and 2000::/3 are some in two parts."""
+"""Prefixes up to this length count as default routes, which some programs split (0.0.0.0/1, 2000::/3)."""
 
 PLATFORM = (IPv4Network("168.63.129.16/32"),)
-"""Public addresses that a cloud gives to itself (Azure's agent and resolver); where it has routes to them."""
+"""Public addresses that a cloud uses itself (Azure's agent and resolver), if `main` has a route to them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,8 +26,7 @@ class Uplinks:
     networks that are reached without the tunnel: connected to an interface that is no uplink, or the
     platform's, or the private range that this host itself is in. `families` are those that the kernel
     offers here. `foreign` are the marks that another VPN's rules keep out of its tunnel: its encrypted
-    packets; `sources` are others' source rules, network and table. `mtu` is the smallest of the links',
-    in bytes.
+    packets; `sources` are other programs' source rules (network, table). `mtu` is the links' smallest.
     """
 
     links: tuple[str, ...] = ()
@@ -41,6 +40,8 @@ class Uplinks:
     mtu: int = 1500
 
 
+# By their routes, never by what an address looks like: clouds give servers private addresses. Public
+# addresses on loopback or dummy devices count too (anycast, floating addresses).
 def find_uplinks(snapshot: Snapshot, ours: frozenset[str], *, host: bool = False) -> Uplinks:
     """Return the uplinks; `ours` are the names of our own interfaces.
 
@@ -111,13 +112,15 @@ def _own_networks(main: Sequence[Route], states: Sequence[AddressState]) -> Iter
 def _foreign(rules: Sequence[Rule]) -> Iterator[Mark]:
     for rule in rules:
         ours = (rule.mark, rule.protocol) == (MARK, PROTOCOL_KERNEL)
-        # Mark 0 would be everyone's.
+        # Mark 0 would match every packet.
         if ours or not (rule.mark and rule.mark.value):
             continue
         if (rule.table == MAIN_TABLE and not rule.more) or (rule.table and rule.more == "not"):
             yield rule.mark
 
 
+# `ip rule add from B lookup 101` without a number gets 32765, behind our rules, so our rule for B repeats its
+# table.
 def _sources(rules: Sequence[Rule]) -> Iterator[tuple[Network, int]]:
     for rule in sorted(rules, key=lambda one: one.priority):
         if rule.source and rule.table and rule.protocol != PROTOCOL_KERNEL:

@@ -89,7 +89,7 @@ def test_k14_a_second_one_is_refused_and_the_first_does_not_notice(
                 other = on_host(lab, tmp_path / f"other-{mode}", mode, **names)
                 with other:
                     assert other.ended(10) == 78, other.log
-                assert "inet ss_warp is there and not on record" in other.log
+                assert "inet ss_warp exists and is not on record" in other.log
                 assert "Traceback" not in other.log
             assert settled(lab, first) == good
             assert scene.reaches(TRACE4)

@@ -86,7 +86,7 @@ def test_c_18_a_known_account_runs_from_memory(
         spoil(state)
         with product(lab, state) as one:
             assert one.reached("connected")["warp"] == "on"
-            assert "what is known is used from memory" in one.log
+            assert "continuing with the values in memory" in one.log
             assert one.stop() == 0, "nothing is left undone for it"
         assert (state / "account.json").read_bytes() == before
     assert len(cf.registrations()) == 1

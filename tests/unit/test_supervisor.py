@@ -132,7 +132,7 @@ async def test_somebody_elses_number_is_refused_before_anything_is_changed(world
     world.netlink.somebody(theirs)
     before = str(world)
     failure = await world.attempt()
-    assert "ROUTE_RULE_PRIORITY=18: somebody else" in repr(failure)
+    assert "ROUTE_RULE_PRIORITY=18: another program" in repr(failure)
     assert str(world) == before
     assert theirs in world.netlink.rules
 

@@ -53,7 +53,8 @@ def test_settings_it_mentions_exist(page: str) -> None:
     mentioned = set(re.findall(rf"\b((?:{PREFIXES})_[A-Z_]+[A-Z])\b", read(page)))
     names = {name.removesuffix("_FILE") if name not in VARIABLES else name for name in mentioned}
     aliases = {alias for variable in VARIABLES.values() for alias in variable.aliases}
-    assert names <= set(VARIABLES) | aliases
+    built_with = set(re.findall(r"^ARG (\w+)", read("Dockerfile"), re.MULTILINE))
+    assert names <= set(VARIABLES) | aliases | built_with
 
 
 @pytest.mark.parametrize("page", FOR_READERS)

@@ -116,8 +116,8 @@ async def test_leftovers_of_other_numbers_are_removed_with_their_device() -> Non
         (Rule(6, 16, 100, mark=Mark(1, 1), protocol=4), "ROUTE_RULE_PRIORITY=18: "),
         (Rule(4, 32764, 7), "priority 32764: "),
         (Route(ip_network("198.51.100.0/24"), 51820, "eth0"), "ROUTE_TABLE=51820: "),
-        (Link("wg0", "wireguard"), "WIREGUARD_INTERFACE: somebody else has a device wg0"),
-        (Link("ssw-null", "tun"), "WIREGUARD_INTERFACE: somebody else has a device ssw-null"),
+        (Link("wg0", "wireguard"), "WIREGUARD_INTERFACE: another program owns an interface wg0"),
+        (Link("ssw-null", "tun"), "WIREGUARD_INTERFACE: another program owns an interface ssw-null"),
     ],
 )
 async def test_somebody_elses_numbers_are_refused_and_nothing_is_touched(theirs: Item, sentence: str) -> None:
@@ -136,7 +136,7 @@ async def test_a_mark_that_somebody_else_uses_is_refused() -> None:
     for theirs in (Mark(0x1000, 0x1000), Mark(0x1234, 0xFFFF)):
         netlink = FakeNetlink.container()
         netlink.somebody(Rule(4, 7, 100, mark=theirs, protocol=3))
-        with pytest.raises(SettingsError, match="mark 0x1000/0x1000: somebody else"):
+        with pytest.raises(SettingsError, match="mark 0x1000/0x1000: another program"):
             async with claim(OurIds(), netlink, None, Record()):
                 pytest.fail("entered")
     netlink.rules[-1] = Rule(4, 7, 254, mark=Mark(0x80000, 0xFF0000), protocol=3)
@@ -147,7 +147,7 @@ async def test_a_mark_that_somebody_else_uses_is_refused() -> None:
 async def test_a_firewall_table_is_ours_only_when_recorded_and_recorded_as_long_as_it_is_there() -> None:
     netlink, nft, record = FakeNetlink.container(), FakeNft(), Record()
     await nft.load("table inet ss_warp {\n\tchain theirs {\n\t}\n}\n")
-    with pytest.raises(SettingsError, match="inet ss_warp is there and not on record"):
+    with pytest.raises(SettingsError, match="inet ss_warp exists and is not on record"):
         async with claim(OurIds(), netlink, None, record, nft=nft):
             pytest.fail("entered")
     async with claim(OurIds(), netlink, encode([OurIds()]), record, nft=nft):

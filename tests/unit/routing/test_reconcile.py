@@ -164,7 +164,7 @@ async def test_each_step_fails_and_nothing_is_left(mode: RouteMode) -> None:
         netlink, plan = await ready(mode)
         before = str(netlink)
         netlink.fail_at = {step: errno.EINVAL}
-        with pytest.raises(PlatformError, match=r"cannot route: ip .*: Invalid argument"):
+        with pytest.raises(PlatformError, match=r"cannot set up routing: ip .*: Invalid argument"):
             async with apply(plan, netlink):
                 pytest.fail("entered")
         assert str(netlink) == before, plan.items[step - 1].command("add")
