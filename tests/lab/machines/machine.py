@@ -20,16 +20,16 @@ from typing import Literal
 type Mode = Literal["proxy", "full", "own"]
 
 QUESTIONS: dict[str, str] = {
-    "ssh": "SSH by every address: new connections, and those that were open before",
+    "ssh": "SSH to every address: new connections, and those that were open before",
     "ports": "published ports, and the host's own UDP service",
     "private": "from the machine to its private networks",
     "platform": "from the machine to resolver, metadata and other platform addresses",
     "neighbours": "containers: out, in, and with the machine",
-    "others": "what other software here sends: marked packets, multicast, tunnels",
-    "shadowsocks": "Shadowsocks by every public address, TCP and UDP, out by WARP",
-    "closed": "services of the machine are not reachable out of the tunnel",
-    "leaks": "0 probes in clear",
-    "stop": "a stop leaves the machine as it was, and no session broken",
+    "others": "what other software sends: marked packets, multicast, tunnels",
+    "shadowsocks": "Shadowsocks on every public address, TCP and UDP, leaving through WARP",
+    "closed": "services of the machine are not reachable from the tunnel",
+    "leaks": "0 probes in the clear",
+    "stop": "a stop leaves the machine as it was and breaks no session",
 }
 """In the order of the table in docs/security.md."""
 
