@@ -4,6 +4,7 @@ TEST_IMAGE := ss-warp-test
 MACHINE_IMAGE := ss-warp-machine
 VM_TEST := -m vm -k "not proxy" tests/lab tests/vm
 BASE := debian:trixie-slim
+ARCH = $(shell docker version --format '{{.Server.Arch}}')
 VERSION := $(shell sed -n 's/^__version__ = "\(.*\)"/\1/p' entrypoint/__init__.py)
 BUILD := docker build --quiet --build-arg BASE=$(BASE) --build-arg VERSION=$(VERSION)
 # A mirror that does not answer for a moment must not fail the build: the second try continues where the first stopped.
@@ -22,7 +23,7 @@ RUN := docker run --rm --init --env LAB_REPEAT --env LAB_PROBES --env LAB_KILLS 
 ROUNDS := 5
 SECONDS := 2
 
-.PHONY: help base image test-image check test test-unit test-lab test-shipped machine-image vm-test demo bench bench-machine docs pictures release lock clean
+.PHONY: help base image test-image check test test-unit test-lab test-shipped machine-image vm-test demo bench bench-machine docs pictures version release lock clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -56,7 +57,7 @@ test-shipped:
 	@$(RUN) --network none $(LAB) $(SOCKET) $(TEST_IMAGE) pytest tests/image
 
 machine-image: test-image # an emulated machine: QEMU and Debian's cloud kernel, which is for amd64
-	@case $$(docker version --format '{{.Server.Arch}}') in amd64) \
+	@case $(ARCH) in amd64) \
 		echo "building $(MACHINE_IMAGE)"; $(call build,machine,$(MACHINE_IMAGE));; esac
 
 vm-test: machine-image ## run the lab on an emulated kernel that has WireGuard
@@ -81,11 +82,14 @@ pictures: test-image ## draw the first run again, from a run of the demo
 	@COMPOSE="$(COMPOSE)" examples/demo/demo save docs/pictures/first-run.txt
 	@$(RUN) --volume "$(CURDIR)/docs:/src/docs:ro" $(TEST_IMAGE) python -m tests.unit.docs.pages | tar --extract --file -
 
+version:
+	@echo $(VERSION)
+
 release: test-image ## write dist/: archives to load, bill of materials, licences, notes, checksums
 	@rm -rf dist && mkdir dist
-	@for arch in amd64 arm64; do for name in $(IMAGE) $(IMAGE):$$arch; do \
-		[ "$$(docker image inspect --format '{{.Architecture}}' $$name 2>/dev/null)" != $$arch ] \
-			|| docker save --output dist/image-$$arch.tar $$name; done; done
+	@docker tag $(IMAGE) $(IMAGE):$(ARCH)
+	@for arch in amd64 arm64; do ! docker image inspect $(IMAGE):$$arch >/dev/null 2>&1 \
+		|| docker save --output dist/image-$$arch.tar $(IMAGE):$$arch; done
 	@$(RUN) --interactive --network none --entrypoint /opt/ss-warp/bin/python $(IMAGE) - <release/inventory.py >dist/parts.json
 	@tar --create --directory dist . | $(RUN) --interactive --network none $(TEST_IMAGE) python -m release \
 		| tar --extract --directory dist
