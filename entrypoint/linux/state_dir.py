@@ -1,6 +1,6 @@
-"""Files in the state directory: read, replaced atomically, and a lock on the directory.
+"""Read and atomically replace files in the state directory; lock the directory.
 
-Everything is done relative to an open descriptor of the directory, and no symbolic link is followed.
+Everything works relative to an open descriptor of the directory, and follows no symbolic link.
 """
 
 import errno
@@ -17,22 +17,22 @@ from entrypoint.errors import BusyError, StateError
 ACCOUNT_FILE: Final = "account.json"
 SHADOWSOCKS_FILE: Final = "shadowsocks.json"
 NETWORK_FILE: Final = "network.json"
-PUBLIC_ADDRESS_FILE: Final = "public-address"  # the server's address as the first run saw it from outside
-ADDRESS_CACHE_FILE: Final = "addresses.json"  # where the names of API and edge resolved to
+PUBLIC_ADDRESS_FILE: Final = "public-address"  # the server's address, as detected on the first run
+ADDRESS_CACHE_FILE: Final = "addresses.json"  # what the names of API and edge resolved to
 
 MAX_READ: Final = 1 << 20
-"""Bytes that are read at most: no file of ours comes near it, and a foreign one must not fill the memory."""
+"""Bytes to read at most: our files stay far below it, and any other file must not fill the memory."""
 
 _FRESH: Final = ".new"
-_OPEN: Final = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a FIFO in a file's place must not block
+_OPEN: Final = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a FIFO in place of a file must not block
 
 
 class HeldError(BusyError):
-    """Another process runs on this state directory."""
+    """Another process uses this state directory."""
 
 
 def read(path: Path) -> bytes | None:
-    """Return the file's content, None when there is no such file. Raises StateError."""
+    """Return the content of the file, None if it does not exist. Raises StateError."""
     with _explained(path), _opened(path.parent) as directory:
         try:
             descriptor = os.open(path.name, os.O_RDONLY | _OPEN, dir_fd=directory)
@@ -48,20 +48,20 @@ def read(path: Path) -> bytes | None:
 
 
 def replace(path: Path, data: bytes, mode: int = 0o600) -> None:
-    """Replace the file as a whole: after a crash it is the old one or the new one, never a mixture.
+    """Replace the whole file: after a crash it is the old one or the new one, never a mixture.
 
-    Raises StateError, BusyError when the disk is full.
+    Raises StateError; BusyError if the disk is full.
     """
     fresh = f".{path.name}{_FRESH}"
     with _explained(path), _opened(path.parent) as directory:
-        _discard(fresh, directory)  # a killed predecessor's
+        _discard(fresh, directory)  # left by a killed predecessor
         try:
             # EXCL and no links: a file of this name that another process planted must not receive our keys.
             flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _OPEN
             with os.fdopen(os.open(fresh, flags, 0o600, dir_fd=directory), "wb") as file:
                 file.write(data)
                 file.flush()
-                os.fchmod(file.fileno(), mode)  # the umask may have taken something away
+                os.fchmod(file.fileno(), mode)  # the umask may have removed bits
                 os.fsync(file.fileno())
             os.rename(fresh, path.name, src_dir_fd=directory, dst_dir_fd=directory)
         except BaseException:
@@ -84,10 +84,9 @@ def quarantine(path: Path, stamp: str) -> Path:
 
 @contextmanager
 def lock(directory: Path) -> Iterator[None]:
-    """Hold the state directory for this process alone; what a killed one left half written is removed.
+    """Hold the state directory for this process; remove files that a killed one left half written.
 
-    The kernel drops the lock with the process, so none is ever stale. Raises BusyError when another
-    process holds it, StateError when the directory is not usable.
+    Raises BusyError if another process holds it, StateError if the directory is not usable.
     """
     path = directory / "lock"
     with _explained(path), _opened(directory) as here:
@@ -103,7 +102,7 @@ def lock(directory: Path) -> Iterator[None]:
                     f"{directory} is in use by {holder or 'another process'}",
                     "stop that one, or give each its own state volume",
                 ) from None
-        with suppress(OSError):  # full or read-only: the lock holds without a name in it
+        with suppress(OSError):  # full or read-only: the lock works without a name in it
             os.ftruncate(lock, 0)
             os.pwrite(lock, f"process {os.getpid()} of {os.uname().nodename}".encode(), 0)
         with suppress(OSError), _opened(directory) as here:
@@ -117,9 +116,9 @@ def lock(directory: Path) -> Iterator[None]:
 
 @contextmanager
 def edit_lock(directory: Path) -> Iterator[None]:
-    """Change files in the directory while nobody else does; waits for whoever is at it.
+    """Edit files in the directory while no other process does; wait for one that is editing.
 
-    For moments only, and beside `locked`, which holds for a process's life. Raises StateError.
+    Hold it for moments only; `lock` is the one for a process's life. Raises StateError.
     """
     with _explained(directory / "lock"), _opened(directory) as here:
         # The directory itself is the second lock: a command edits while the supervisor holds the first.
@@ -128,7 +127,7 @@ def edit_lock(directory: Path) -> Iterator[None]:
 
 
 def remove(path: Path) -> None:
-    """Remove the file for good; it may be gone already. Raises StateError."""
+    """Remove the file, which may be gone already. Raises StateError."""
     with _explained(path), _opened(path.parent) as directory:
         _discard(path.name, directory)
         os.fsync(directory)
@@ -140,7 +139,7 @@ def _open_lock(directory: int) -> int:
     except OSError as error:
         if error.errno != errno.EROFS:
             raise
-        # A read-only volume with a saved account is still good for running.
+        # A read-only volume with a saved account is enough to run.
         try:
             return os.open("lock", os.O_RDONLY | _OPEN, dir_fd=directory)
         except FileNotFoundError:
@@ -178,13 +177,11 @@ def _explained(path: Path) -> Iterator[None]:
 
 
 def explained(error: OSError, path: Path) -> StateError | BusyError:
-    """Return what a person can do about a failed operation on `path`."""
+    """Return the error for a failed operation on `path`, with what a person can do."""
     volume = path.parent
     match error.errno:
         case errno.ENOSPC | errno.EDQUOT:
-            return BusyError(
-                f"no space left for {path}", "free space or inodes on the volume and start again"
-            )
+            return BusyError(f"no space left for {path}", "free space or inodes on the volume, then restart")
         case errno.EROFS:
             return StateError(f"{path}: the file system is read-only", f"mount a writable volume at {volume}")
         case errno.EACCES | errno.EPERM:
@@ -195,6 +192,8 @@ def explained(error: OSError, path: Path) -> StateError | BusyError:
         case errno.ELOOP:
             return StateError(f"{path} is a symbolic link", f"put the file itself on the volume at {volume}")
         case errno.EIO:
-            return StateError(f"{path}: input/output error", "the disk may be failing: save the volume first")
+            return StateError(
+                f"{path}: input/output error", "the disk may be failing: back up the volume first"
+            )
         case _:
             return StateError(f"{path}: {error.strerror or error}")

@@ -11,7 +11,7 @@ from entrypoint.settings.variables import Variable
 
 LARGEST_FILE = 65536
 SIMILAR = 0.85
-"""Names at least this similar to one of ours count as misspelled (difflib's ratio; NETWROK has 0.857)."""
+"""Names at least this similar to a setting count as misspelled (difflib's ratio; NETWROK has 0.857)."""
 
 
 @dataclass(frozen=True, slots=True)
