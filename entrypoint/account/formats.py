@@ -23,7 +23,7 @@ MAX_FILE: Final = 65536
 _LINE: Final = re.compile(r"([A-Za-z]+)\s*=\s*(.*)")
 _RESERVED: Final = re.compile(r"#\s*(reserved)\s*=\s*(.*)", re.IGNORECASE)  # wg-quick knows no such name
 _FLAT: Final = re.compile(r"([a-z_0-9]+): ?(.*)")
-_SEVERAL: Final = {"address", "dns", "allowedips"}
+_SEVERAL: Final = {"address", "dns", "allowedips", "preup", "postup", "predown", "postdown"}
 
 
 @dataclass(frozen=True, slots=True)

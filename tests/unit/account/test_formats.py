@@ -38,6 +38,9 @@ privatekey={PRIVATE}
 address=172.16.0.2/32
 Address = 2606:4700:110:8abc::2/128   # two lines
 PostUp = rm -rf /
+PostUp = ip -4 rule add lookup main
+PostDown = touch /tmp/down
+PostDown = touch /tmp/down6
 
 [Peer]
 publickey = {EDGE_KEY}
