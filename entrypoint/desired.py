@@ -5,7 +5,7 @@ from ipaddress import IPv4Network
 from typing import Any
 
 from entrypoint.account.model import Account
-from entrypoint.addresses import PRIVATE, Destination, Endpoint, Family, Interface, Network, Ports
+from entrypoint.addresses import PRIVATE, Address, Destination, Endpoint, Family, Interface, Network, Ports
 from entrypoint.errors import PlatformError, SettingsError
 from entrypoint.firewall.policy import Closed, FullTunnel, HostFull, Policy, ProxyTunnel
 from entrypoint.firewall.ruleset import ON_LINK
@@ -190,6 +190,12 @@ class DesiredState:
                 )
             case "proxy":
                 return ProxyTunnel(**common)
+
+    def may_go_on(self, uplinks: Uplinks, local: Address, remote: Address) -> bool:
+        """Return whether an outgoing connection that is older than the firewall may go on."""
+        inside = any(local == one.ip for one in self.account.addresses)
+        named = any(remote in network for network in (*uplinks.direct, *direct_subnets(self.settings)))
+        return inside or named or remote.version == self.settings.tunnel.direct
 
     def addresses(self, uplinks: Uplinks) -> tuple[Interface, ...]:
         """Return the tunnel's addresses, of the families that it is to carry and the kernel offers here."""

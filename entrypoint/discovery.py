@@ -38,7 +38,7 @@ async def resolve_endpoints(
     while True:
         endpoints = tuple(one for one in named if isinstance(one, Endpoint))
         if not endpoints or configured:
-            endpoints = await _resolve_all(run, switch, named, families)
+            endpoints = await _resolve_all(run, switch, named, families, configured=bool(configured))
         if endpoints:
             return endpoints
         names = ", ".join(map(str, named))
@@ -47,7 +47,12 @@ async def resolve_endpoints(
 
 
 async def _resolve_all(
-    run: Run, switch: KillSwitch, named: tuple[Endpoint | NamedEndpoint, ...], families: set[Family]
+    run: Run,
+    switch: KillSwitch,
+    named: tuple[Endpoint | NamedEndpoint, ...],
+    families: set[Family],
+    *,
+    configured: bool,
 ) -> tuple[Endpoint, ...]:
     endpoints: dict[Endpoint, None] = {}
     for one in named:
@@ -55,7 +60,9 @@ async def _resolve_all(
             endpoints[one] = None
             continue
         for address in await _look_up(run, switch, one.name):
-            if address.version in families:
+            # A forged answer must not lead WireGuard's packets to us or our neighbours; who names an
+            # endpoint in the settings may want just that.
+            if address.version in families and (configured or not word_for(address)):
                 endpoints[Endpoint(address, one.port)] = None
     return tuple(endpoints)
 

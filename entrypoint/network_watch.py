@@ -1,10 +1,13 @@
-"""The network around us changes: rules, routes, listeners and the endpoint's route follow it."""
+"""Follow the network: rules, routes, listeners and the endpoint's route are kept as they should be."""
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from contextlib import AbstractAsyncContextManager
+from functools import partial
 
 import anyio
 
+from entrypoint import desired
 from entrypoint.addresses import Address
 from entrypoint.desired import DesiredState
 from entrypoint.firewall.killswitch import KillSwitch
@@ -16,13 +19,10 @@ from entrypoint.routing.uplinks import Uplinks
 
 BURST = 10
 EVERY = 5.0
-"""Ten repairs at once, then one in five seconds: somebody else may want the same numbers, do not fight."""
+"""Ten repairs at once, then one in five seconds: do not fight another program for the same numbers."""
 
-RECONCILE_COST = 0.05
-"""What a look that finds nothing to repair costs of a repair: most changes are none of our business."""
-
-RECONCILE_PAUSE = 0.1
-"""Seconds after each look: what somebody does to many rules is one change, and one repair."""
+PAUSE = 0.1
+"""Seconds after each look: what someone does to many rules is one change, and one repair."""
 
 log = logging.getLogger("ss-warp")
 
@@ -35,12 +35,12 @@ class RateLimit:
         self._left = float(BURST)
         self._at = clock.monotonic()
 
-    async def pay(self, cost: float) -> None:
-        """Take this off, and wait `PAUSE`, or until there is one left: what comes next may be a repair."""
+    async def pause(self, *, repaired: bool) -> None:
+        """Wait until the next look: a moment, or after too many repairs until the next one is due."""
         now = self._clock.monotonic()
-        self._left = min(BURST, self._left + (now - self._at) / EVERY) - cost
+        self._left = min(BURST, self._left + (now - self._at) / EVERY) - repaired
         self._at = now
-        await self._clock.sleep(max(RECONCILE_PAUSE, (1 - self._left) * EVERY))
+        await self._clock.sleep(max(PAUSE, (1 - self._left) * EVERY if repaired else 0))
 
 
 def moved(before: Uplinks, now: Uplinks) -> bool:
@@ -54,13 +54,13 @@ def moved(before: Uplinks, now: Uplinks) -> bool:
 
 
 class NetworkWatch:
-    """What was found around us, kept current; `settle` makes kernel and firewall fit it."""
+    """The uplinks as they are now; `reconcile` makes kernel and firewall fit them."""
 
     def __init__(self, wanted: DesiredState, world: World, switch: KillSwitch, found: Uplinks) -> None:
         self.uplinks = found
         self.triggers = Triggers()
         self.device_generation = 0
-        """How often the device was made anew: sockets bound to an older one are dead."""
+        """How often the device was recreated: sockets bound to an older one are dead."""
         self._index: int | None = None
         self._wanted, self._world, self._switch = wanted, world, switch
         self._lock = anyio.Lock()
@@ -99,6 +99,16 @@ class NetworkWatch:
             log.info("uplink changed: %s", ", ".join(map(str, found.addresses)) or "no address")
             self.triggers.suspect(Trigger.UPLINK)
 
+    def close_older(self) -> None:
+        """Close outgoing connections older than the firewall, which would take them for replies."""
+        if desired.route_mode(self._wanted.settings) == "full" and self._wanted.settings.firewall.on:
+            try:
+                allowed = partial(self._wanted.may_go_on, self.uplinks)
+                if closed := self._world.netlink.close_outgoing(allowed):
+                    log.info("closed %d outgoing connections that began outside the tunnel", closed)
+            except OSError as error:
+                log.warning("cannot close outgoing connections that are older than the firewall: %s", error)
+
     async def outdated(self, known: Collection[Address], device_generation: int) -> None:
         """Wait for an address to listen on that is not among the known ones, or for another device."""
         await self.changed(
@@ -113,40 +123,50 @@ class NetworkWatch:
             await self._changed.wait()
 
     async def watch_network(self) -> None:
-        """Settle after every burst of changes that anybody makes, for ever."""
-        allowance = RateLimit(self._world.clock)
-        async with self._world.netlink.changes() as changes:
-            while True:
-                before, cost = self.uplinks, 1.0
-                try:
-                    done = await self.reconcile()
-                except OSError as error:
-                    log.warning("cannot restore the network: %s", error.strerror or error)
-                else:
-                    # An engine that starts sets the MTU: no person needs to know of that.
-                    lost = [item for item in done.added if not isinstance(item, LinkUp)]
-                    if lost and self.uplinks == before:
-                        restored = "; ".join(item.command("add") for item in lost)
-                        log.warning("somebody removed what we need, it is restored: %s", restored)
-                    if not (lost or done.removed):
-                        cost = RECONCILE_COST
-                await allowance.pay(cost)
-                await anext(changes)
+        """Reconcile after every burst of changes to links, addresses, routes or rules, forever."""
+
+        async def look() -> bool:
+            before = self.uplinks
+            try:
+                done = await self.reconcile()
+            except OSError as error:
+                raise OSError(f"cannot restore the network: {error.strerror or error}") from error
+            # An engine that starts sets the MTU: no person needs to know of that.
+            lost = [item for item in done.added if not isinstance(item, LinkUp)]
+            if lost and self.uplinks == before:
+                restored = "; ".join(item.command("add") for item in lost)
+                log.warning("restored network configuration that was removed externally: %s", restored)
+            return bool(lost or done.removed)
+
+        await self._watch(self._world.netlink.changes(), look)
 
     async def watch_firewall(self) -> None:
-        """Load our nftables tables again when somebody flushed or changed them, for ever."""
-        allowance = RateLimit(self._world.clock)
-        async with self._world.nft.changes() as changes:
+        """Load our nftables tables again after another program flushed or changed them, forever."""
+
+        async def look() -> bool:
+            if await self._switch.intact():
+                return False
+            log.warning("nftables tables were modified externally; restored")
+            await self._switch.restore()
+            self.close_older()
+            return True
+
+        await self._watch(self._world.nft.changes(), look)
+
+    async def _watch(
+        self,
+        subscription: AbstractAsyncContextManager[AsyncIterator[None]],
+        look: Callable[[], Awaitable[bool]],
+    ) -> None:
+        """Look now and after every change; `look` returns whether it had to repair anything."""
+        limit = RateLimit(self._world.clock)
+        async with subscription as changes:
             while True:
-                cost = RECONCILE_COST
                 try:
-                    if not await self._switch.intact():
-                        log.warning("somebody changed our nftables tables: they are restored")
-                        await self._switch.restore()
-                        cost = 1.0
+                    repaired = await look()
                 except OSError as error:
                     log.warning("%s", error)
-                    await self._world.clock.sleep(EVERY)  # nothing will tell when it is possible again
+                    await self._world.clock.sleep(EVERY)  # no event will tell when it is possible again
                     continue
-                await allowance.pay(cost)
+                await limit.pause(repaired=repaired)
                 await anext(changes)

@@ -106,12 +106,13 @@ async def bring_up(run: Run, places: Places) -> None:
         await enter(apply(state.plan(uplinks), world.netlink))
         await require_unchanged_replies(world.netlink, replies)
         firewall.arm()
+        watch = NetworkWatch(state, world, firewall, uplinks)
+        watch.close_older()
         board.device(device.implementation, endpoints[0], state.device().reserved)
         level = logging.INFO if first_start else logging.DEBUG
         log.log(level, "brought up %s (%s), routes and firewall", ids.device, device.implementation)
 
         # 5. Keep it healthy; serve once a request has been answered through it.
-        watch = NetworkWatch(state, world, firewall, uplinks)
         monitor = HealthMonitor(
             device=device,
             config=state.device(),

@@ -4,6 +4,7 @@ Until it is loaded not even dataclasses, pathlib or typing are imported: they wo
 everything else together.
 """
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 
 from entrypoint.errors import PlatformError, SettingsError
@@ -16,6 +17,9 @@ if TYPE_CHECKING:
 
 type RunProgram = Callable[[Sequence[str], str], str]
 """linux.run.run, or a test's."""
+
+ONLY_IN_INITIAL = "/proc/sys/net/core/dev_weight"
+"""Exists in the initial network namespace alone."""
 
 OFF = ("off", "false", "0", "no")
 NFT_LOAD = ("nft", "-f", "-")
@@ -64,6 +68,8 @@ def load_settings_closed(environ: Mapping[str, str], run: RunProgram = run) -> "
         from dataclasses import replace
 
         return replace(settings, routing=replace(settings.routing, network=early.placement))
+    if settings.routing.network == "own":
+        require_own_namespace()  # NETWORK_FILE was not read before
     if settings.routing.network == "host":
         early.release(run)  # NETWORK_FILE was not read before
     return settings
@@ -83,12 +89,25 @@ def close_firewall(environ: Mapping[str, str], run: RunProgram = run) -> EarlyCl
 
 
 def _placement(wanted: str) -> "Placement":
-    """Return where ss-warp runs; NETWORK=own, as in compose.yaml, needs no detection."""
+    """Return where ss-warp runs; NETWORK=own, as in compose.yaml, needs no more than one look."""
     if wanted.strip().lower() == "own":
+        require_own_namespace()
         return "own"
     from entrypoint.early.placement import placement
 
     return placement(wanted)
+
+
+def require_own_namespace(only_in_initial: str = ONLY_IN_INITIAL) -> None:
+    """Raise PlatformError in the host's network namespace: closing it would end every SSH session.
+
+    compose.yaml says NETWORK=own; adding `network_mode: host` to it is a common mistake.
+    """
+    if os.path.exists(only_in_initial):  # noqa: PTH110 - pathlib is not light
+        raise PlatformError(
+            "NETWORK=own, but this is the host's network namespace; nothing was changed",
+            "remove network_mode: host, or start from examples/host",
+        )
 
 
 def _close(run: RunProgram) -> bool:

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import anyio
-import dns.exception
 import dns.flags
 import dns.message
+import dns.rdataclass
 import dns.rdatatype
 import httpcore
 import httpx
@@ -63,7 +63,13 @@ async def query_once(server: Address, name: str, way: Marked | Bound, limit: flo
 
 
 def _addresses(answer: dns.message.Message, kind: dns.rdatatype.RdataType) -> list[Address]:
-    return [ip_address(item.address) for rrset in answer.answer if rrset.rdtype == kind for item in rrset]
+    # A record of another class than IN has no address, whatever its type says.
+    return [
+        ip_address(item.address)
+        for rrset in answer.answer
+        if (rrset.rdtype, rrset.rdclass) == (kind, dns.rdataclass.IN)
+        for item in rrset
+    ]
 
 
 async def _exchange(
@@ -101,9 +107,9 @@ def _parse_answer(query: dns.message.QueryMessage, wire: bytes) -> dns.message.M
     """Return the message when it answers `query`, None when it is noise (wrong id, forged, broken)."""
     try:
         answer = dns.message.from_wire(wire, ignore_trailing=True, raise_on_truncation=False)
-    except dns.exception.DNSException:
+        return answer if query.is_response(answer) else None
+    except Exception:  # whatever a forged packet makes the parser raise: the door promises OSError alone
         return None
-    return answer if query.is_response(answer) else None
 
 
 class _Stream(AnyIOStream):

@@ -10,12 +10,13 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Final, assert_never
 
+from entrypoint.addresses import Address
 from entrypoint.linux.kernel_objects import (
     DeviceConfig,
     Flow,
@@ -34,6 +35,7 @@ from entrypoint.linux.netlink_messages import (
     Message,
     address_fields,
     address_state,
+    concerns_us,
     flow_fields,
     index_of,
     link_state,
@@ -43,6 +45,7 @@ from entrypoint.linux.netlink_messages import (
     rule_of,
 )
 from entrypoint.linux.proc import read_listening, read_traffic
+from entrypoint.linux.sock_diag import close_outgoing
 from entrypoint.linux.sockets import watch_groups
 
 
@@ -149,7 +152,7 @@ class SystemNetlink:
 
     def changes(self) -> AbstractAsyncContextManager[AsyncIterator[None]]:
         """Subscribe; changes while the consumer is busy count as one burst."""
-        return watch_groups(socket.NETLINK_ROUTE, GROUPS)
+        return watch_groups(socket.NETLINK_ROUTE, GROUPS, concerns_us)
 
     async def configure_wireguard(self, config: DeviceConfig) -> None:
         """Configure a kernel WireGuard device."""
@@ -173,6 +176,10 @@ class SystemNetlink:
                 return None
             raise
         return socket.if_indextoname(answer.get_attr("RTA_OIF"))
+
+    def close_outgoing(self, allowed: Callable[[Address, Address], bool]) -> int:
+        """Close sockets by sock_diag."""
+        return close_outgoing(allowed)
 
     def listening_ports(self) -> frozenset[int]:
         """Read the kernel's tables of sockets."""

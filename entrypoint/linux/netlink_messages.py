@@ -6,6 +6,7 @@ Attribute names are from linux/rtnetlink.h, if_addr.h and fib_rules.h.
 import errno
 import os
 import socket
+import struct
 from collections.abc import Iterator, Mapping
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_interface, ip_network
 from socket import AF_INET, AF_INET6
@@ -18,6 +19,10 @@ FAMILIES: Final[dict[int, Family]] = {AF_INET: 4, AF_INET6: 6}
 IFF_UP: Final = 0x1
 IFA_F_TEMPORARY, IFA_F_DADFAILED, IFA_F_DEPRECATED, IFA_F_TENTATIVE = 0x01, 0x08, 0x20, 0x40
 RT_SCOPE_LINK: Final = 253
+NLMSG_HEADER: Final = 16
+RTM_NEWROUTE, RTM_DELROUTE = 24, 25
+LONGEST_DEFAULT: Final = 3
+"""0.0.0.0/1 and 2000::/3 are parts of a default route."""
 RTPROT_KERNEL: Final = 2
 RTN_UNICAST, RTN_UNREACHABLE = 1, 7
 ROUTE_KINDS: Final = {2: "local", 3: "broadcast", 4: "anycast", 5: "multicast", 6: "blackhole", 8: "prohibit"}
@@ -30,6 +35,28 @@ TRANSPORTS: Final[dict[int, Literal["tcp", "udp"]]] = {6: "tcp", 17: "udp"}
 
 type Message = Any
 """A pyroute2 message: header fields by `[]`, attributes by `get_attr`."""
+
+
+def concerns_us(data: bytes) -> bool:
+    """Return whether one of these messages may change what we look at.
+
+    Of routes that is a default route, or a part of one, and the network of an address: a router
+    changes a hundred others every second.
+    """
+    while len(data) >= NLMSG_HEADER:
+        length, kind = struct.unpack_from("=IH", data)
+        if kind not in {RTM_NEWROUTE, RTM_DELROUTE}:
+            return True
+        if decides(data[NLMSG_HEADER:length]):
+            return True
+        data = data[max((length + 3) & ~3, NLMSG_HEADER) :]
+    return False
+
+
+def decides(route: bytes) -> bool:
+    """Return whether a route (struct rtmsg) is a default route, a part of one, or an address's network."""
+    _, length, _, _, _, protocol, _, kind = route[:8]
+    return length <= LONGEST_DEFAULT or (protocol == RTPROT_KERNEL and kind == RTN_UNICAST)
 
 
 def link_state(message: Message) -> LinkState:

@@ -9,6 +9,7 @@ import anyio.to_thread
 from entrypoint.linux.run import run
 from entrypoint.linux.sockets import watch_groups
 
+OUR_NAME: Final = b"ss_warp\0"
 NETLINK_NETFILTER: Final = 12
 NFNLGRP_NFTABLES: Final = 7
 """linux/netlink.h, linux/netfilter/nfnetlink.h: every committed change of the ruleset."""
@@ -30,8 +31,13 @@ class SystemNft:
         except TimeoutError:
             raise
         except OSError:
+            # A failure must not look like a table that is gone: the firewall would be taken for open.
+            tables = await anyio.to_thread.run_sync(run, ("nft", "list", "tables"))
+            if f"table {family} {table}" in tables.splitlines():
+                raise
             return ""
 
     def changes(self) -> AbstractAsyncContextManager[AsyncIterator[None]]:
         """Subscribe to changes of the ruleset."""
-        return watch_groups(NETLINK_NETFILTER, [NFNLGRP_NFTABLES])
+        # Every message but the end of a transaction names its table.
+        return watch_groups(NETLINK_NETFILTER, [NFNLGRP_NFTABLES], lambda data: OUR_NAME in data)

@@ -3,7 +3,7 @@
 import errno
 import os
 import socket
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager, suppress
 from ipaddress import IPv4Address, IPv6Address
 
@@ -72,27 +72,34 @@ async def connect(sock: socket.socket, address: Address, port: int) -> None:
 
 
 @asynccontextmanager
-async def watch_groups(protocol: int, groups: Iterable[int]) -> AsyncIterator[AsyncIterator[None]]:
+async def watch_groups(
+    protocol: int, groups: Iterable[int], concerns_us: Callable[[bytes], bool]
+) -> AsyncIterator[AsyncIterator[None]]:
     """Subscribe to netlink multicast groups; the iterator yields once for each burst of messages.
 
+    Messages of which `concerns_us` says no are ignored: others change routes and rules all day long.
     Changes while the consumer is busy count as one burst. The iterator does not say what changed: list again.
     """
     kind = socket.SOCK_RAW | socket.SOCK_NONBLOCK | socket.SOCK_CLOEXEC
     with socket.socket(socket.AF_NETLINK, kind, protocol) as sock:
         # Subscribed before the first listing, so no change falls between the two.
         sock.bind((0, sum(1 << (group - 1) for group in groups)))
-        yield _bursts(sock)
+        yield _bursts(sock, concerns_us)
 
 
-async def _bursts(sock: socket.socket) -> AsyncIterator[None]:
+async def _bursts(sock: socket.socket, concerns_us: Callable[[bytes], bool]) -> AsyncIterator[None]:
     while True:
         await anyio.wait_readable(sock)
+        concerned = False
         while True:
             try:
-                sock.recv(1 << 16)
+                # Read all the same once it is clear: what is left would be another burst.
+                concerned |= concerns_us(sock.recv(1 << 16))
             except BlockingIOError:
                 break
             except OSError as error:
                 if error.errno != errno.ENOBUFS:  # more messages than the buffer holds are a change too
                     raise
-        yield
+                concerned = True
+        if concerned:
+            yield

@@ -4,7 +4,7 @@ Everything else is pure or goes through one of these, so a test can pass in a wo
 (tests/fakes) and inspect its state afterwards.
 """
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,6 +106,12 @@ class Netlink(Protocol):
 
     async def route_device(self, flow: "Flow") -> str | None:
         """Return the interface that a local packet would leave by, None if it would be rejected."""
+
+    def close_outgoing(self, allowed: "Callable[[Address, Address], bool]") -> int:
+        """Close the connections to the internet that began here, except `allowed` (local, remote) ones.
+
+        Returns how many were closed.
+        """
 
     def listening_ports(self) -> frozenset[int]:
         """Read the TCP ports that programs listen on."""

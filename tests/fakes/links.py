@@ -5,12 +5,13 @@ Refuses what Linux refuses: EEXIST, ENODEV, EPERM without NET_ADMIN, EOPNOTSUPP 
 
 import errno
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import anyio
 from anyio.lowlevel import checkpoint
 
+from entrypoint.addresses import Address
 from entrypoint.linux.kernel_objects import (
     DeviceConfig,
     Item,
@@ -94,6 +95,9 @@ class FakeLinks:
 
     async def route_device(self, flow: object) -> str | None:
         raise AssertionError("nobody asks this here")
+
+    def close_outgoing(self, allowed: Callable[[Address, Address], bool]) -> int:
+        return 0
 
     def listening_ports(self) -> frozenset[int]:
         return frozenset()

@@ -5,14 +5,14 @@ tests/lab/test_netlink.py holds it against the real one.
 
 import errno
 import os
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import AbstractAsyncContextManager
 from dataclasses import replace
 from ipaddress import ip_interface, ip_network
 
 import anyio.lowlevel
 
-from entrypoint.addresses import Family
+from entrypoint.addresses import Address, Family
 from entrypoint.linux.kernel_objects import (
     MAIN_TABLE,
     AddressState,
@@ -56,6 +56,8 @@ class FakeNetlink:
         self.wireguards: dict[str, DeviceConfig] = {}
         self.stats = Stats(0, 0, 0)
         self.listeners: frozenset[int] = frozenset()
+        self.outgoing: list[tuple[Address, Address]] = []
+        """Connections that began here: local and remote address."""
         self.packets: dict[str, Traffic] = {}
         self.links = [LinkState(1, "lo", "", True, 65536)]
         self.addresses = [
@@ -133,6 +135,11 @@ class FakeNetlink:
         ours = flow.source is None or any(one.address.ip == flow.source for one in self.addresses)
         found = decide_route(self._state(), flow) if ours else None
         return found.device if found else None
+
+    def close_outgoing(self, allowed: Callable[[Address, Address], bool]) -> int:
+        ended = [ends for ends in self.outgoing if not allowed(*ends)]
+        self.outgoing = [ends for ends in self.outgoing if allowed(*ends)]
+        return len(ended)
 
     def listening_ports(self) -> frozenset[int]:
         return self.listeners

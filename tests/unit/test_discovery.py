@@ -150,6 +150,15 @@ async def test_an_account_with_a_name_alone_has_it_looked_up(stage: Stage) -> No
     assert (await stage.endpoints(account))[:2] == [f"{V4}:2408", f"[{V6}]:2408"]
 
 
+async def test_a_forged_answer_does_not_lead_to_us_or_our_neighbours(stage: Stage) -> None:
+    account = replace(
+        await stage.account(), endpoints=(), endpoint_name=NamedEndpoint("engage.example", 2408)
+    )
+    forged = [ip_address(one) for one in ("127.0.0.1", "169.254.169.254", "10.0.0.1")]
+    stage.names(engage_example=[*forged, V4])
+    assert (await stage.endpoints(account))[0] == f"{V4}:2408"
+
+
 async def test_what_the_user_sets_replaces_it_in_this_order(stage: Stage) -> None:
     account = await stage.account()
     stage.names(edge_example=[V4], other_example=[V6, V4])

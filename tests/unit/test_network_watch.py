@@ -18,7 +18,7 @@ from entrypoint.firewall.killswitch import KillSwitch
 from entrypoint.health.triggers import Trigger
 from entrypoint.linux.kernel_objects import Link, LinkAddress, LinkUp, Rule
 from entrypoint.linux.world import World
-from entrypoint.network_watch import BURST, EVERY, RECONCILE_COST, RECONCILE_PAUSE, NetworkWatch, RateLimit
+from entrypoint.network_watch import BURST, EVERY, PAUSE, NetworkWatch, RateLimit
 from entrypoint.routing.uplinks import find_uplinks
 from entrypoint.settings import load
 from tests.fakes.clock import FakeClock
@@ -47,26 +47,24 @@ OTHERS = Rule(4, 100, 254, destination=ip_network("10.9.9.0/24"))
 
 async def test_ten_repairs_a_pause_apart_then_one_in_five_seconds() -> None:
     clock = FakeClock()
-    allowance = RateLimit(clock)
+    limit = RateLimit(clock)
     begun = clock.now
     for _ in range(BURST - 1):
-        await allowance.pay(1)
-    assert clock.now - begun == pytest.approx((BURST - 1) * RECONCILE_PAUSE)
+        await limit.pause(repaired=True)
+    assert clock.now - begun == pytest.approx((BURST - 1) * PAUSE)
     for number in range(1, 4):
-        await allowance.pay(1)
+        await limit.pause(repaired=True)
         assert clock.now == pytest.approx(begun + number * EVERY)
 
 
-async def test_looks_cost_little_and_are_limited_too() -> None:
+async def test_a_look_costs_no_repair_however_many_there_were() -> None:
     clock = FakeClock()
-    allowance = RateLimit(clock)
+    limit = RateLimit(clock)
     begun = clock.now
-    for _ in range(20):
-        await allowance.pay(RECONCILE_COST)
-    assert clock.now - begun == pytest.approx(20 * RECONCILE_PAUSE)
     for _ in range(1000):
-        await allowance.pay(RECONCILE_COST)
-    assert clock.now - begun == pytest.approx(1000 * RECONCILE_COST * EVERY, rel=0.3)
+        await limit.pause(repaired=False)
+    await limit.pause(repaired=True)
+    assert clock.now - begun == pytest.approx(1001 * PAUSE), "the first repair is followed by a look at once"
 
 
 @dataclass
@@ -76,7 +74,7 @@ class Scene:
     surroundings: NetworkWatch
 
     async def moment(self) -> None:
-        await self.clock.sleep(2 * RECONCILE_PAUSE)
+        await self.clock.sleep(2 * PAUSE)
 
 
 @asynccontextmanager

@@ -32,8 +32,8 @@ async def test_rules_and_routes_that_somebody_removes_are_restored_and_told(
             assert str(world) != before
             await world.until(lambda: str(world) == before)
             await world.clock.sleep(60)
-    told = [line for line in caplog.messages if line.startswith("somebody removed what we need")]
-    assert told == [f"somebody removed what we need, it is restored: {one.command('add')}" for one in items]
+    told = [line for line in caplog.messages if line.startswith("restored network configuration")]
+    assert [line.partition(": ")[2] for line in told] == [one.command("add") for one in items]
 
 
 async def test_tables_that_somebody_flushes_or_changes_are_loaded_again(
@@ -50,7 +50,7 @@ async def test_tables_that_somebody_flushes_or_changes_are_loaded_again(
         await world.nft.load("table ip strangers {\n}\n")
         await world.clock.sleep(60)
         assert world.nft.tables == before | {"ip strangers": ""}
-    assert caplog.messages.count("somebody changed our nftables tables: they are restored") == 2
+    assert caplog.messages.count("nftables tables were modified externally; restored") == 2
 
 
 async def test_who_fights_for_the_tables_is_answered_ten_times_then_every_five_seconds(

@@ -8,7 +8,7 @@ from pathlib import Path
 import anyio
 import pytest
 
-from entrypoint.early.close import CLOSED_RULESET, close_firewall, load_settings_closed
+from entrypoint.early.close import CLOSED_RULESET, close_firewall, load_settings_closed, require_own_namespace
 from entrypoint.errors import PlatformError, SettingsError
 from entrypoint.firewall.policy import Closed, FullTunnel
 from entrypoint.firewall.ruleset import TABLES, ruleset
@@ -151,3 +151,12 @@ def test_an_nft_that_refuses_is_one_sentence() -> None:
         load_settings_closed({"NETWORK": "own"}, machine.run)
     assert caught.value.message == "cannot load the firewall: nft: Operation not permitted"
     assert caught.value.hint
+
+
+def test_own_in_the_hosts_namespace_is_refused_before_anything_is_loaded(tmp_path: Path) -> None:
+    initial = tmp_path / "dev_weight"
+    require_own_namespace(str(initial))
+    initial.touch()
+    with pytest.raises(PlatformError) as refused:
+        require_own_namespace(str(initial))
+    assert "network_mode: host" in refused.value.hint

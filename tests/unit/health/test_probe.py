@@ -158,6 +158,8 @@ def test_packet_counters_are_those_of_the_device(tmp_path: Path) -> None:
     )
     assert read_traffic("wg0", table) == Traffic(rx=40, tx=60)
     assert read_traffic("wg1", table) is None
+    table.write_bytes(table.read_bytes() + b"  w\xffg: 1 2 0 0 0 0 0 0 9 10 0 0 0 0 0 0\n")
+    assert read_traffic("wg0", table) == Traffic(rx=40, tx=60), "a name need not be UTF-8"
 
 
 def flow(*samples: tuple[float, int, int]) -> bool:

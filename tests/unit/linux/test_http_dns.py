@@ -118,3 +118,18 @@ async def test_no_answer_is_an_error() -> None:
         await SystemHttp().lookup("name.test", [ip_address("127.0.0.51")], HERE, limit=0.2)
     with pytest.raises(ConnectionRefusedError):
         await SystemHttp().ask(ip_address("127.0.0.51"), "name.test", HERE, limit=0.2)
+
+
+async def test_a_forged_record_of_another_class_is_no_address() -> None:
+    """Parsed as a generic record it has no address; this once ended the supervisor."""
+
+    def forged(query: dns.message.Message) -> list[bytes]:
+        wire = bytearray(reply(query, "192.0.2.1").to_wire())
+        if query.question[0].rdtype == dns.rdatatype.AAAA:
+            return [bytes(wire)]
+        at = wire.rindex(b"\x00\x01\x00\x01")  # type A, class IN of the answer
+        wire[at + 2 : at + 4] = b"\x12\x34"
+        return [bytes(wire)]
+
+    with server("127.0.0.9", forged), pytest.raises(OSError, match="no DNS server"):
+        await SystemHttp().lookup("example.com", [ip_address("127.0.0.9")], HERE, limit=1)
