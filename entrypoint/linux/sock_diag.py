@@ -66,7 +66,7 @@ class OpenSocket:
 def outgoing(
     sockets: Sequence[OpenSocket], allowed: Callable[[Address, Address], bool]
 ) -> Iterator[OpenSocket]:
-    """Yield the connections to the internet that began here, but for those that are `allowed` (local, remote).
+    """Yield the connections to the internet that began here, except `allowed` (local, remote) ones.
 
     Nothing listens on their port. Below 1024 it is a server's all the same: sshd may be restarting.
     Marked ones are a VPN's or our own, and the firewall judges their mark.

@@ -30,7 +30,7 @@ DEEDS = {
     "renamed": "ip link set wg0 down && ip link set wg0 name stolen",
     "moved": "ip link set wg0 netns {R}",
 }
-NOTICE = "somebody changed our nftables tables"
+NOTICE = "nftables tables were modified externally"
 
 
 def rules(stage: Stage) -> list[str]:
