@@ -1,4 +1,4 @@
-"""What is wanted, from the settings and what was found: pure. chain.py brings it about."""
+"""Desired state, computed from settings, uplinks and account. Pure; the supervisor applies it."""
 
 from dataclasses import dataclass
 from ipaddress import IPv4Network
@@ -18,24 +18,24 @@ from entrypoint.settings import Settings
 from entrypoint.wireguard.device import Implementation
 
 HOST_PRIORITY = 32759
-"""Late on purpose: a server with several NICs has its own source rules, and other VPNs theirs."""
+"""Late on purpose: a server with several NICs, or another VPN, has its own rules before that."""
 
 HOSTS_OWN = (
     IPv4Network("169.254.0.0/16"),  # the cloud's metadata, Oracle's boot volume
     *ON_LINK,
 )
-"""What a host reaches by the uplink on purpose, whatever its routes say."""
+"""What a host always reaches by the uplink, whatever its routes say."""
 
 NAMED_IDS: dict[str, IdKind] = {
     "ROUTE_RULE_PRIORITY": "priority",
     "ROUTE_TABLE": "table",
     "WIREGUARD_INTERFACE": "device",
 }
-"""Numbers that were set are taken or refused, never replaced."""
+"""Ids that the user sets are used or refused, never replaced."""
 
 
 def on_host(settings: Settings) -> bool:
-    """Return whether the network namespace is the host's; in doubt it is."""
+    """Return whether the network namespace is the host's; when in doubt it is."""
     return settings.routing.network != "own"
 
 
@@ -60,12 +60,12 @@ def choose_ids(
 
 
 def route_mode(settings: Settings) -> RouteMode:
-    """Return the route mode; unset it is full in the own placement, proxy on a host."""
+    """Return the route mode; the default is full in the own placement, proxy on a host."""
     return settings.routing.mode or ("proxy" if on_host(settings) else "full")
 
 
 def require_uplink(snapshot: Snapshot, found: Uplinks) -> None:
-    """Raise PlatformError when a host has nowhere to send to, or nothing to be reached at."""
+    """Raise PlatformError if a host has no default route or no address."""
     lost = not any(
         route.table == MAIN_TABLE and route.device in found.links and route.destination.prefixlen == 0
         for route in snapshot.routes
@@ -78,7 +78,9 @@ def require_uplink(snapshot: Snapshot, found: Uplinks) -> None:
 
 
 def closed_policy(settings: Settings, ids: OurIds) -> Policy:
-    """Return the policy before there is a tunnel."""
+    """Return the policy for the time before the tunnel exists."""
+    # On a host everything but ssserver's traffic passes until the tunnel exists: closing it any earlier would
+    # cut off a server whose start fails.
     if route_mode(settings) == "proxy" or on_host(settings):
         return ProxyTunnel(device=ids.device, shadowsocks=shadowsocks_ports(settings))
     return Closed(input_ports=settings.firewall.input_ports)
@@ -87,7 +89,7 @@ def closed_policy(settings: Settings, ids: OurIds) -> Policy:
 def policy_after_failure(
     settings: Settings, ids: OurIds, uplinks: Uplinks, listening: frozenset[int]
 ) -> Policy:
-    """Return a host's policy before there is a tunnel again: what was closed stays closed."""
+    """Return a host's policy until the tunnel is back: what was closed stays closed."""
     if route_mode(settings) == "proxy":
         return closed_policy(settings, ids)
     return HostFull(
@@ -105,7 +107,7 @@ def policy_after_failure(
 
 
 def shadowsocks_ports(settings: Settings) -> tuple[Ports, ...]:
-    """Return what clients may reach."""
+    """Return the ports that clients connect to."""
     port = settings.shadowsocks.port
     if not settings.shadowsocks.on:
         return ()
@@ -115,27 +117,29 @@ def shadowsocks_ports(settings: Settings) -> tuple[Ports, ...]:
 
 @dataclass(frozen=True, slots=True)
 class DesiredState:
-    """Everything that is fixed once account and endpoints are known."""
+    """Everything that follows from settings, account and endpoints."""
 
     settings: Settings
     ids: OurIds
     account: Account
     endpoints: tuple[Endpoint, ...]
     listening: frozenset[int] = frozenset()
-    """TCP ports of this host whose sessions may be older than us."""
+    """TCP ports of this host whose sessions may be older than ss-warp."""
     engine: Implementation = "userspace"
 
     def look(self, snapshot: Snapshot) -> Uplinks:
-        """Return what is around us."""
+        """Return the uplinks found in `snapshot`."""
         return find_uplinks(snapshot, self.ids.links, host=on_host(self.settings))
 
     @property
     def outbound_device(self) -> str | None:
-        """What ssserver is bound to; with a family that leaves directly, rules alone lead it."""
+        """The device that ssserver is bound to; None if one family bypasses the tunnel."""
+        # A socket can be bound to one device only, so with a direct family ssserver is not bound at all; a
+        # rule for its user leads it into the tunnel instead.
         return None if self.settings.tunnel.direct else self.ids.device
 
     def device(self) -> DeviceConfig:
-        """Return the device's configuration, with the first endpoint."""
+        """Return the configuration of the device, with the first endpoint."""
         return DeviceConfig(
             name=self.ids.device,
             private_key=self.account.private_key,
@@ -161,6 +165,7 @@ class DesiredState:
 
     def policy(self, uplinks: Uplinks) -> Policy:
         """Return the kill switch's policy with the tunnel in place."""
+        # wireguard-go writes the reserved bytes itself. The kernel has no place for them, so nftables does.
         octets = reserved(self.settings, self.account)
         common: dict[str, Any] = {
             "device": self.ids.device,
@@ -198,25 +203,27 @@ class DesiredState:
         return inside or named or remote.version == self.settings.tunnel.direct
 
     def addresses(self, uplinks: Uplinks) -> tuple[Interface, ...]:
-        """Return the tunnel's addresses, of the families that it is to carry and the kernel offers here."""
+        """Return the tunnel's addresses in the families that the settings want and the kernel offers."""
+        # The kernel may lack IPv6 altogether; a tunnel address in a missing family could not be added.
         families = {*uplinks.families} & {*self.settings.tunnel.families}
         return tuple(one for one in self.account.addresses if one.version in families)
 
     def require_family(self, uplinks: Uplinks) -> None:
-        """Raise PlatformError when the tunnel has no address here, or could not be asked anything by it."""
+        """Raise PlatformError if the tunnel has no address, or no probe could use it."""
         probe = self.probe(uplinks)
         if not (probe.dns and probe.urls()):
             has = " and ".join(sorted(f"IPv{one.version}" for one in self.account.addresses))
             here = " and ".join(f"IPv{family}" for family in uplinks.families)
+            # All three are needed to see which setting excludes which.
             carries = "dual" if len(carried := self.settings.tunnel.families) > 1 else carried[0]
             raise PlatformError(
-                f"nothing could be asked through the tunnel: the account has {has}, this kernel {here}, "
+                f"cannot probe the tunnel: the account has {has}, this kernel {here}, "
                 f"WARP_IP_VERSION is {carries}",
                 "DNS_ADDRESSES and HEALTH_TRACE_URLS must name one of a family that all three have",
             )
 
     def probe(self, uplinks: Uplinks) -> Probe:
-        """Return what health is asked by, in the families that the tunnel has."""
+        """Return the probe, in the families that the tunnel has."""
         families: set[Family] = {one.version for one in self.addresses(uplinks)}
         return Probe(
             dns=tuple(one for one in self.settings.dns.addresses if one.version in families),
@@ -227,36 +234,37 @@ class DesiredState:
 
 
 def neighbours(settings: Settings, uplinks: Uplinks) -> tuple[Network, ...]:
-    """Return where packets may go in clear: private networks, those next to us, and what the user names."""
+    """Return where packets may go outside the tunnel: private, adjacent and configured networks."""
     return (*PRIVATE, *uplinks.direct, *direct_subnets(settings))
 
 
 def direct_subnets(settings: Settings) -> tuple[Network, ...]:
-    """Return what is reached by the uplink on purpose; a host may need its cloud's metadata."""
+    """Return what is reached by the uplink on purpose; a host may need its cloud's metadata service."""
     named = settings.firewall.outbound_subnets
     return (*named, *HOSTS_OWN) if on_host(settings) else named
 
 
 OVERHEAD = 80
-"""Bytes that WireGuard adds to a packet, by IPv6: header 40, UDP 8, its own 32."""
+"""Bytes that WireGuard adds to a packet over IPv6: header 40, UDP 8, its own 32."""
 
 IPV6_MTU = 1280
-"""The least that IPv6 works with (RFC 8200 section 5)."""
+"""The minimum MTU of IPv6 (RFC 8200 section 5)."""
 
 LARGEST_MTU = 1420
-"""More is cut somewhere on the way to WARP, also where the uplink has 9000."""
+"""Larger packets do not reach WARP whole, even if the uplink allows 9000."""
 
 
 def mtu(settings: Settings, uplink: int) -> int:
-    """Return the device's MTU; `auto` is what fits into the uplink's packets, within what WARP bears."""
+    """Return the device's MTU; `auto` fits the uplink's packets, within what WARP carries."""
     asked = settings.tunnel.mtu
+    # Arithmetic, not a search: a hole on the way that reports nothing is what 1280 is for.
     return asked if asked != "auto" else min(max(uplink - OVERHEAD, IPV6_MTU), LARGEST_MTU)
 
 
 def reserved(settings: Settings, account: Account) -> bytes:
-    """Return the three reserved bytes, zeros when none are to be sent.
+    """Return the three reserved bytes, zeros to send none.
 
-    Raises SettingsError when they are asked for and the account does not say which.
+    Raises SettingsError if they are required and the account has none.
     """
     match settings.tunnel.reserved:
         case bytes(octets):
@@ -267,7 +275,7 @@ def reserved(settings: Settings, account: Account) -> bytes:
             return account.client_id or bytes(3)
         case "on" if account.client_id is None:
             raise SettingsError(
-                ["WARP_RESERVED=on: this account came without a client_id; set the bytes, e.g. 193,29,7"]
+                ["WARP_RESERVED=on: this account has no client_id; set the bytes, e.g. 193,29,7"]
             )
         case "on":
             return account.client_id

@@ -1,4 +1,4 @@
-"""Follow the network: rules, routes, listeners and the endpoint's route are kept as they should be."""
+"""Follow changes of the network, and restore what other programs remove."""
 
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
@@ -22,7 +22,7 @@ EVERY = 5.0
 """Ten repairs at once, then one in five seconds: do not fight another program for the same numbers."""
 
 PAUSE = 0.1
-"""Seconds after each look: what someone does to many rules is one change, and one repair."""
+"""Seconds after each look, so that a change of many rules counts as one, with one repair."""
 
 log = logging.getLogger("ss-warp")
 
@@ -40,11 +40,14 @@ class RateLimit:
         now = self._clock.monotonic()
         self._left = min(BURST, self._left + (now - self._at) / EVERY) - repaired
         self._at = now
+        # In a storm of deletions the rules come back ten times, a tenth of a second apart, then once in 5 s.
+        # One look per pause: looking until nothing is missing cost a fifth of a core (0.11 s in 10 s),
+        # because listing is the expensive part.
         await self._clock.sleep(max(PAUSE, (1 - self._left) * EVERY if repaired else 0))
 
 
 def moved(before: Uplinks, now: Uplinks) -> bool:
-    """Return whether WireGuard's packets may leave otherwise: a default route or an address in use is new.
+    """Return whether WireGuard's packets may now leave another way: by a new default route or address.
 
     One more address beside others changes nothing for them.
     """
@@ -54,7 +57,7 @@ def moved(before: Uplinks, now: Uplinks) -> bool:
 
 
 class NetworkWatch:
-    """The uplinks as they are now; `reconcile` makes kernel and firewall fit them."""
+    """The current uplinks; `reconcile` brings kernel and firewall in line with them."""
 
     def __init__(self, wanted: DesiredState, world: World, switch: KillSwitch, found: Uplinks) -> None:
         self.uplinks = found
@@ -67,13 +70,14 @@ class NetworkWatch:
         self._changed = anyio.Event()
 
     async def reconcile(self) -> Converged:
-        """Look around, restore what is missing, and follow what is new. Raises OSError."""
+        """Restore what is missing, and follow what is new. Raises OSError."""
         async with self._lock:
             snapshot = await self._world.netlink.snapshot()
             found = self._wanted.look(snapshot)
+            # No uplink at all is a cable that was unplugged: keep the policy, it comes back.
             if found != self.uplinks and found.links:
                 await self._follow(found)
-            # Once: what it changes is an event, after which it is looked again; listing is most of the cost.
+            # Once: its own changes are events, so another look follows; listing is most of the cost.
             done = await reconcile_once(self._wanted.plan(self.uplinks), self._world.netlink, snapshot)
             if done.missing:
                 self.triggers.suspect(Trigger.GONE)
@@ -92,6 +96,7 @@ class NetworkWatch:
         self._changed = anyio.Event()
 
     async def _follow(self, found: Uplinks) -> None:
+        # The firewall first: a new address must be covered before a route uses it.
         await self._switch.set(self._wanted.policy(found))
         before, self.uplinks = self.uplinks, found
         self._tell()
@@ -110,7 +115,7 @@ class NetworkWatch:
                 log.warning("cannot close outgoing connections that are older than the firewall: %s", error)
 
     async def outdated(self, known: Collection[Address], device_generation: int) -> None:
-        """Wait for an address to listen on that is not among the known ones, or for another device."""
+        """Wait for a new address to listen on, or for another device."""
         await self.changed(
             lambda: (
                 not set(self.uplinks.listening) <= set(known) or self.device_generation != device_generation
@@ -118,7 +123,7 @@ class NetworkWatch:
         )
 
     async def changed(self, look: Callable[[], bool]) -> None:
-        """Wait until `look` is true; it is asked now and after each change."""
+        """Wait until `look` is true; call it now and after each change."""
         while not look():
             await self._changed.wait()
 
@@ -131,7 +136,7 @@ class NetworkWatch:
                 done = await self.reconcile()
             except OSError as error:
                 raise OSError(f"cannot restore the network: {error.strerror or error}") from error
-            # An engine that starts sets the MTU: no person needs to know of that.
+            # An engine sets the MTU when it starts: not worth a line.
             lost = [item for item in done.added if not isinstance(item, LinkUp)]
             if lost and self.uplinks == before:
                 restored = "; ".join(item.command("add") for item in lost)
@@ -151,6 +156,8 @@ class NetworkWatch:
             self.close_older()
             return True
 
+        # By netlink group, not by clock: a flushed table is back after some 50 ms, and an idle supervisor
+        # never wakes up for it.
         await self._watch(self._world.nft.changes(), look)
 
     async def _watch(
@@ -166,7 +173,7 @@ class NetworkWatch:
                     repaired = await look()
                 except OSError as error:
                     log.warning("%s", error)
-                    await self._world.clock.sleep(EVERY)  # no event will tell when it is possible again
+                    await self._world.clock.sleep(EVERY)  # no event says when it is possible again
                     continue
                 await limit.pause(repaired=repaired)
                 await anext(changes)

@@ -74,6 +74,7 @@ def judge_placement(facts: NamespaceFacts) -> Placement:
         for link in facts.links
         if link.name == "lo" or link.name in OURS or (link.kind in TUNNELS and not link.up)
     ]
+    # All of them, since each single fact has a host on which it misleads.
     alone = (
         not facts.initial
         and not facts.sockets
@@ -96,6 +97,8 @@ def gather_facts(proc: Path = Path("/proc"), hosts: Path = Path("/etc/hosts")) -
 def _sockets(net: Path) -> bool:
     if any(len((net / table).read_text().splitlines()) > 1 for table in ("unix", "packet")):
         return True
+    # Docker's resolver has sockets in every container's namespace; any other socket means that other programs
+    # run here.
     rows = [row for table in TABLES for row in (net / table).read_text().splitlines()[1:]]
     return any(_local(row) != DOCKER_DNS for row in rows)
 

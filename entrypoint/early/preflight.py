@@ -22,6 +22,7 @@ def read_privileges(proc: "str | os.PathLike[str]" = "/proc") -> tuple[int, str]
 def check_privileges(capabilities: int, release: str) -> None:
     """Raise PlatformError with everything that is missing and the remedy."""
     # Without SETUID and SETGID ssserver would run as root; without KILL even root cannot end it.
+    # Root without KILL cannot end a child of another user; without SETUID and SETGID there is none.
     missing = [name for name, bit in CAPABILITIES.items() if not capabilities >> bit & 1]
     if missing:
         raise PlatformError(

@@ -144,6 +144,7 @@ class _Backend(httpcore.AsyncNetworkBackend):
         socket_options: Iterable[Any] | None = None,
     ) -> httpcore.AsyncNetworkStream:
         failures = []
+        # One after the other: two connections at once would need two holes, and one would outlive its use.
         for address in self._addresses:
             sock = None
             try:
@@ -177,6 +178,8 @@ class SystemHttp:
         context = ssl.create_default_context(cafile=ca_file)
         if newest:
             context.maximum_version = newest
+        # trust_env off: a proxy from the environment would be asked from this namespace, unmarked. httpcore
+        # applies socket options only after connecting, which is too late for a mark, hence the backend.
         transport = httpx.AsyncHTTPTransport(verify=context, trust_env=False)
         # httpx offers no argument for the backend; its pool is one attribute, pinned by the lock file.
         transport._pool = httpcore.AsyncConnectionPool(

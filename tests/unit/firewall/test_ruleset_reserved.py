@@ -49,7 +49,7 @@ def test_the_users_else_the_accounts_else_none(text: str, account: object, octet
 
 
 def test_asked_for_but_not_known_is_told() -> None:
-    with pytest.raises(SettingsError, match="WARP_RESERVED=on: this account came without a client_id"):
+    with pytest.raises(SettingsError, match="WARP_RESERVED=on: this account has no client_id"):
         reserved(load({"WARP_RESERVED": "on"}), ACCOUNT)
 
 
