@@ -6,12 +6,14 @@ from collections.abc import Awaitable, Callable
 import anyio
 from anyio.abc import TaskStatus
 
+from entrypoint.addresses import Network
 from entrypoint.client_details import ClientSecrets
-from entrypoint.desired import DesiredState
+from entrypoint.desired import DesiredState, on_host
 from entrypoint.linux.kernel_objects import SSSERVER_UID
 from entrypoint.linux.processes import supervise
 from entrypoint.linux.world import Clock, Program
 from entrypoint.network_watch import NetworkWatch
+from entrypoint.routing.uplinks import Uplinks
 from entrypoint.status.board import Run
 from shadowsocks.server import (
     ARGV,
@@ -41,6 +43,9 @@ async def keep_running(
     Reports as started when everything listens for the first time.
     """
     settings = run.settings.shadowsocks
+    if not on_host(run.settings):
+        for sentence in doubts_about_clients(settings.allowed_cidrs, watch.uplinks):
+            log.warning("%s", sentence)
     started = False
 
     def first() -> None:
@@ -57,6 +62,30 @@ async def keep_running(
             tasks.start_soon(_run_once, tasks.cancel_scope, inbound, run, state, watch, first)
             await watch.outdated(addresses, generation)
             tasks.cancel_scope.cancel()
+
+
+def doubts_about_clients(allowed: tuple[Network, ...], uplinks: Uplinks) -> list[str]:
+    """Return what SHADOWSOCKS_ALLOWED_CIDRS cannot do in a container's network.
+
+    IPv6 clients of a network without IPv6, and all clients of rootless Docker, arrive with the address
+    of Docker's gateway.
+    """
+    doubts = []
+    unseen = [str(one) for one in allowed if one.version == 6]
+    if unseen and not any(address.version == 6 for address in uplinks.listening):
+        doubts.append(
+            f"{', '.join(unseen)} in SHADOWSOCKS_ALLOWED_CIDRS admits no client: this network has no IPv6, "
+            "so IPv6 clients arrive as Docker's gateway (use compose.ipv6.yaml, see docs/install.md)"
+        )
+    gateways = dict.fromkeys(route.gateway for route in uplinks.defaults if route.gateway)
+    doubts += [
+        f"{one} in SHADOWSOCKS_ALLOWED_CIDRS includes {gateway}, Docker's gateway, so it admits every client "
+        "that Docker's proxy forwards"
+        for gateway in gateways
+        for one in allowed
+        if gateway in one and one.prefixlen
+    ]
+    return doubts
 
 
 async def _run_once(
