@@ -2,6 +2,7 @@
 
 import binascii
 import json
+import re
 from base64 import b64decode, b64encode
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -182,13 +183,17 @@ def credentials(
 def parse_users(text: str) -> tuple[RequestedUser, ...]:
     """Parse `name[:key],…`; raise ValueError, never repeating a key."""
     users = []
-    for position, item in enumerate(text.split(","), start=1):
+    items = [item for item in re.split(r"[,\n]", text) if item.strip()]
+    for position, item in enumerate(items, start=1):
         name, colon, key = (part.strip() for part in item.partition(":"))
-        if not name or not name.isprintable() or len(name) > 64:
-            raise ValueError(f"user {position} has no name")
+        # A name becomes part of links and configurations. A key taken for a name would end up in logs.
+        if not re.fullmatch(r"[\w.-]{1,64}", name):
+            raise ValueError(f"user {position} needs a name of letters, digits, - _ .")
         if colon and not key:
             raise ValueError(f'user "{name}" has a colon but no key')
         users.append(RequestedUser(name, key or None))
+    if not users:
+        raise ValueError("no users")
     for kind, values in (
         ("name", [user.name for user in users]),
         ("key", [user.key for user in users if user.key]),

@@ -83,19 +83,27 @@ def close_firewall(environ: Mapping[str, str], run: RunProgram = run) -> EarlyCl
     Raises PlatformError when nftables refuses.
     """
     where = _placement(environ.get("NETWORK", ""))
-    closed = where == "own" and environ.get("FIREWALL", "").strip().lower() not in OFF
+    closed = where == "own" and _plain(environ.get("FIREWALL", "")) not in OFF
     existed = closed and _close(run)
     return EarlyClose(where, closed, existed)
 
 
 def _placement(wanted: str) -> "Placement":
     """Return where ss-warp runs; NETWORK=own, as in compose.yaml, needs no more than one look."""
-    if wanted.strip().lower() == "own":
+    if _plain(wanted) == "own":
         require_own_namespace()
         return "own"
     from entrypoint.early.placement import placement
 
-    return placement(wanted)
+    return placement(_plain(wanted))
+
+
+def _plain(text: str) -> str:
+    """Return the word without the spaces and quotation marks that `settings.load` accepts, too."""
+    text = text.strip()
+    if len(text) > 1 and text[0] == text[-1] and text[0] in "\"'":
+        text = text[1:-1].strip()
+    return text.lower()
 
 
 def require_own_namespace(only_in_initial: str = ONLY_IN_INITIAL) -> None:

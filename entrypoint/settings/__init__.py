@@ -42,7 +42,7 @@ def load(environ: Mapping[str, str]) -> Settings:
 
 
 def _problem(variable: Variable, error: ValueError, text: str) -> str:
-    got = "(hidden)" if variable.secret else clip(text)
+    got = "(hidden)" if variable.secret or "@" in text else clip(text)  # a URL may contain a password
     return f"{variable.name}: {error}: got {got}; expected {variable.form.expected}, e.g. {variable.example}"
 
 

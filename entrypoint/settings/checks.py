@@ -10,6 +10,8 @@ def _password(settings: Settings) -> Iterator[str]:
     shadowsocks = settings.shadowsocks
     if shadowsocks.password:
         wrong = password_problem(shadowsocks.method, shadowsocks.password.reveal())
+        if wrong and shadowsocks.password.reveal()[0] in "\"'":
+            wrong += " without quotation marks"
         if wrong:
             yield f"SHADOWSOCKS_PASSWORD: {wrong}: got (hidden); expected {_expected(settings)}"
 

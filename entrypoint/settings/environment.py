@@ -1,6 +1,7 @@
 """Find each variable's text in the environment: NAME_FILE, aliases and misspelled names."""
 
 import os
+import re
 import stat
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
@@ -24,42 +25,99 @@ class Given:
     warnings: list[str] = field(default_factory=list)
 
 
+QUOTED = re.compile(r"""(["'])(.*)\1""", re.DOTALL)
+
+FILE_SUFFIXES = ("_FILE", "_SECRETFILE")
+"""Docker's, and gluetun's."""
+
+SERVICE_LINK = re.compile(r"(tcp|udp)://[0-9a-fA-F.:\[\]]+:[0-9]+")
+"""What Kubernetes writes to SHADOWSOCKS_PORT beside a service of the name shadowsocks."""
+
+NOT_READ = {
+    "WIREGUARD_PRIVATE_KEY": "write a WireGuard profile with it and name that in WARP_IMPORT_FILE",
+    "WG_PRIVATE_KEY": "write a WireGuard profile with it and name that in WARP_IMPORT_FILE",
+    "WIREGUARD_CONF": "name the profile in WARP_IMPORT_FILE",
+}
+"""Another image's names of an account: ignoring one would register a new device beside it. Name → remedy."""
+
+IGNORED = {
+    "WIREGUARD_ADDRESSES": "the account names them",
+    "WIREGUARD_PUBLIC_KEY": "the account names it",
+    "WIREGUARD_PRESHARED_KEY": "WARP has none",
+    "WIREGUARD_ENDPOINT_IP": "use WARP_ENDPOINTS",
+    "WIREGUARD_ENDPOINT_PORT": "use WARP_ENDPOINTS",
+    "SHADOWSOCKS_LISTENING_ADDRESS": "use SHADOWSOCKS_PORT",
+    "VPN_SERVICE_PROVIDER": "it is always WARP",
+    "VPN_TYPE": "it is always WireGuard",
+    "SS_SERVER_PASSWORD": "use SHADOWSOCKS_PASSWORD",
+    "SERVER_PORT": "use SHADOWSOCKS_PORT",
+    "BIND_PORT": "use SHADOWSOCKS_PORT",
+    "GOST_ARGS": "ss-warp serves Shadowsocks only",
+    "WARP_SLEEP": "ss-warp waits for as long as it takes",
+}
+"""Names of gluetun, warp-docker, MicroWARP and shadowsocks-libev's images → what to do instead."""
+
+PREFIXES = ("WARP_", "SHADOWSOCKS_", "WIREGUARD_", "FIREWALL_", "DNS_", "ROUTE_", "HEALTH_")
+"""Unknown names that begin like this are reported, except what Kubernetes sets for services so named."""
+
+SERVICE_NAME = re.compile(r"\w+_(SERVICE_HOST|SERVICE_PORT\w*|PORT|PORT_[0-9]+_(TCP|UDP)\w*)")
+
+
 def gather(environ: Mapping[str, str], variables: Iterable[Variable]) -> Given:
     """Find each variable's text; empty counts as unset. Reads files, changes nothing."""
     given = Given()
     names: set[str] = set()
     for variable in variables:
         own = [variable.name, *variable.aliases]
-        own += [f"{name}_FILE" for name in own]
+        own += [f"{name}{suffix}" for name in own for suffix in FILE_SUFFIXES]
         names.update(own)
         found = [name for name in own if environ.get(name)]
         if len(found) > 1:
             given.bad.add(variable.name)
             given.problems.append(f"{variable.name}: set more than once: {' and '.join(found)}; keep one")
+        elif found and SERVICE_LINK.fullmatch(environ[found[0]]):
+            given.warnings.append(f"{found[0]} is ignored: {environ[found[0]]} is a Kubernetes service link")
         elif found:
             _add(environ[found[0]], found[0], variable, given)
-    given.problems.extend(_misspelled(environ, names))
+    for name in sorted(set(environ) - names):
+        if environ[name]:
+            _judge_unknown(name, names, given)
     return given
 
 
 def _add(text: str, name: str, variable: Variable, given: Given) -> None:
-    if name.removesuffix("_FILE") in variable.aliases:
-        given.warnings.append(f"{name} is an alias: use {variable.name} instead")
-    if name not in (variable.name, *variable.aliases):
+    plain = re.sub(f"({'|'.join(FILE_SUFFIXES)})$", "", name)
+    own = (variable.name, *variable.aliases)
+    if plain in variable.aliases or name.endswith("_SECRETFILE"):
+        better = variable.name if name in own else f"{variable.name}_FILE"
+        given.warnings.append(f"{name} is an alias: use {better} instead")
+    if name not in own:
         try:
-            text = _read(text)
+            text = _read(text.strip())
         except (OSError, ValueError) as error:
             # What is not a path may be the secret itself, put in the wrong variable.
             shown = clip(text) if text.startswith("/") or not variable.secret else "(hidden)"
-            wrong = error.strerror if isinstance(error, OSError) else error
             given.bad.add(variable.name)
-            example = f"/run/secrets/{variable.name.lower()}"
-            given.problems.append(f"{name}: {wrong}: got {shown}; expected a text file, e.g. {example}")
+            wrong = error.strerror if isinstance(error, OSError) else error
+            given.problems.append(f"{name}: {wrong}: got {shown}; {_remedy(error, variable)}")
             return
-    # Trailing spaces in an env file are never intended, except perhaps in a password.
-    text = text if variable.secret else text.strip()
+    # Line ends of Windows and spaces are never intended; inside a password both spaces and quotation
+    # marks may be, so that the marks are only removed from what cannot contain any.
+    text = text.rstrip("\r\n") if variable.secret else text.strip()
+    if variable.name != "SHADOWSOCKS_PASSWORD" and (quoted := QUOTED.fullmatch(text)):
+        text = quoted[2].strip()
     if text:
         given.texts[variable.name] = text
+
+
+def _remedy(error: Exception, variable: Variable) -> str:
+    match error:
+        case PermissionError():  # without DAC_OVERRIDE, root cannot read other users' files
+            return "make it readable for everyone or for uid 0: chmod 644 FILE, or chown 0 FILE"
+        case IsADirectoryError():
+            return "Docker makes one if the file is missing: create the file, then recreate the container"
+        case _:
+            return f"expected a text file, e.g. /run/secrets/{variable.name.lower()}"
 
 
 def _read(path: str) -> str:
@@ -73,7 +131,7 @@ def _read(path: str) -> str:
     if len(content) > LARGEST_FILE:
         raise ValueError("larger than 64 KiB")
     try:
-        text = content.decode("utf-8-sig").removesuffix("\n").removesuffix("\r")
+        text = content.decode("utf-8-sig").rstrip("\r\n")
     except UnicodeDecodeError:
         raise ValueError("not text") from None
     if not text:
@@ -84,8 +142,13 @@ def _read(path: str) -> str:
 
 
 # A typo in the name of a kill switch's setting is a security bug, so it stops the start.
-def _misspelled(environ: Mapping[str, str], names: set[str]) -> Iterable[str]:
-    for name in sorted(set(environ) - names):
-        near = get_close_matches(name.upper(), names, 1, SIMILAR)
-        if near and environ[name]:
-            yield f"{clip(name)[1:-1]}: unknown name; did you mean {near[0]}?"
+def _judge_unknown(name: str, names: set[str], given: Given) -> None:
+    shown = clip(name)[1:-1]
+    if (account := name.removesuffix("_SECRETFILE").removesuffix("_FILE")) in NOT_READ:
+        given.problems.append(f"{name}: ss-warp reads no account from it; {NOT_READ[account]}")
+    elif name in IGNORED:
+        given.warnings.append(f"{name} is ignored: {IGNORED[name]}")
+    elif near := get_close_matches(name.upper(), names, 1, SIMILAR):
+        given.problems.append(f"{shown}: unknown name; did you mean {near[0]}?")
+    elif name.startswith(PREFIXES) and not SERVICE_NAME.fullmatch(name):
+        given.warnings.append(f"{shown} is ignored: unknown name")

@@ -4,6 +4,7 @@ Errors of secret values never repeat the value.
 """
 
 import re
+from base64 import b64decode
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from entrypoint.addresses import Address, Endpoint, NamedEndpoint, Network, Ports, parse_endpoint
+from entrypoint.addresses import Address, Endpoint, NamedEndpoint, Network, Ports, parse_endpoint, word_for
 from shadowsocks.credentials import METHODS, Method, parse_users
 
 
@@ -70,17 +71,19 @@ def number(low: int, high: int, *, besides: tuple[int, ...] = ()) -> ValueFormat
     return ValueFormat(parse, f"{low} to {high}")
 
 
-def choice(*words: str) -> ValueFormat:
-    return one_of(dict(zip(words, words, strict=True)))
+def choice(*words: str, **also: str) -> ValueFormat:
+    """Return the format of one of `words`; `also` are other programs' words for them."""
+    return one_of(dict(zip(words, words, strict=True)), also)
 
 
-def one_of(words: Mapping[str, object]) -> ValueFormat:
+def one_of(words: Mapping[str, object], also: Mapping[str, str] | None = None) -> ValueFormat:
     """Return the format of one of these words, each with its value."""
 
     def parse(text: str) -> object:
-        if text.lower() not in words:
+        word = (also or {}).get(text.lower(), text.lower())
+        if word not in words:
             raise unknown_word(text, words)
-        return words[text.lower()]
+        return words[word]
 
     *others, last = words
     return ValueFormat(parse, f"{', '.join(others)} or {last}")
@@ -94,7 +97,12 @@ def _switch(text: str) -> bool:
     return words[text.lower()]
 
 
+_METHODS: Final = {"chacha20-poly1305": "chacha20-ietf-poly1305"}  # Outline's and mihomo's other name
+
+
 def _method(text: str) -> Method:
+    text = text.lower().removeprefix("aead_").replace("_", "-")
+    text = _METHODS.get(text, text)
     if text in {"none", "plain", "table"}:
         raise ValueError("a method without encryption is not allowed")
     if re.search(r"-(cfb|ctr|ofb)\d*$|^(rc4.*|x?chacha20(-ietf)?|salsa20)$", text):
@@ -107,11 +115,14 @@ def _method(text: str) -> Method:
 def duration(low: float, high: float, expected: str) -> ValueFormat:
     """Return the format of a duration from `low` to `high` seconds; a bare number means seconds."""
 
+    units = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
+    part = r"([0-9]{1,6}(?:\.[0-9]{1,3})?)(ms|s|m|h)"
+
     def parse(text: str) -> float:
-        match = re.fullmatch(r"([0-9]{1,6}(?:\.[0-9]{1,3})?)(ms|s|m|h)?", text)
-        if not match:
+        written = f"{text}s" if re.fullmatch(r"[0-9.]+", text) else text
+        if not re.fullmatch(f"({part})+", written):
             raise ValueError("not a duration")
-        seconds = float(match[1]) * {"ms": 0.001, "s": 1, "m": 60, "h": 3600}[match[2] or "s"]
+        seconds = sum(float(amount) * units[unit] for amount, unit in re.findall(part, written))
         if not low <= seconds <= high:
             raise ValueError(f"{seconds:g} s is out of range")
         return seconds
@@ -167,7 +178,11 @@ def _mtu(text: str) -> int | str:
 def _reserved(text: str) -> str | bytes:
     if text.lower() in {"auto", "on", "off"}:
         return text.lower()
-    numbers = [integer(number.strip(), 0, 255) for number in text.split(",")]
+    if re.fullmatch(r"(0x)?[0-9A-Fa-f]{6}", text):
+        return bytes.fromhex(text[-6:])
+    if re.fullmatch(r"[A-Za-z0-9+/]{4}", text):  # as sing-box and the API write it
+        return b64decode(text)
+    numbers = [integer(number, 0, 255) for number in split_list(text.strip("[]"))]
     if len(numbers) != 3:
         raise ValueError(f"{clip(text)} is not three bytes")
     return bytes(numbers)
@@ -191,19 +206,23 @@ PATH = ValueFormat(_path, "an absolute path")
 READABLE = ValueFormat(_readable, "the absolute path of a readable file")
 INTERFACE = ValueFormat(_interface, "1 to 15 letters, digits, - _ .")
 MTU = ValueFormat(_mtu, "1280 to 1500, or auto")
-RESERVED = ValueFormat(_reserved, "auto, on, off, or three bytes: 0 to 255, comma-separated")
+RESERVED = ValueFormat(_reserved, "auto, on, off, or three bytes: numbers from 0 to 255, base64 or hex")
 LABEL = ValueFormat(_label, "up to 64 printable characters")
 PASSWORD = ValueFormat(_password, "printable characters")
 USERS = ValueFormat(parse_users, "name[:key], comma-separated", absent=())
 
 
+def split_list(text: str) -> list[str]:
+    """Split at commas, spaces and line breaks; raise ValueError for a list without items."""
+    items = [item for item in re.split(r"[\s,]+", text) if item]
+    if not items:
+        raise ValueError("empty list")
+    return items
+
+
 def comma_separated[T](parse: Callable[[str], T]) -> Callable[[str], tuple[T, ...]]:
-    """Return a parser of a comma-separated list; duplicates are dropped."""
-
-    def parse_all(text: str) -> tuple[T, ...]:
-        return tuple(dict.fromkeys(parse(item.strip()) for item in text.split(",")))
-
-    return parse_all
+    """Return a parser of a list; duplicates are dropped."""
+    return lambda text: tuple(dict.fromkeys(map(parse, split_list(text))))
 
 
 def _address(text: str) -> Address:
@@ -218,8 +237,8 @@ def _address(text: str) -> Address:
 
 def _resolver(text: str) -> Address:
     address = _address(text)
-    if address.is_loopback or address.is_unspecified or address.is_multicast or address.is_link_local:
-        raise ValueError(f"{address} cannot be reached through the tunnel")
+    if word := word_for(address):
+        raise ValueError(f"{address} is {word} and cannot be reached through the tunnel")
     return address
 
 
@@ -242,8 +261,8 @@ def _subnet(text: str) -> Network:
 
 
 def _spans(text: str) -> Iterator[Ports]:
-    for item in text.lower().split(","):
-        match = re.fullmatch(r"([0-9]+)(?:-([0-9]+))?(?:/(tcp|udp))?", item.strip())
+    for item in split_list(text.lower()):
+        match = re.fullmatch(r"([0-9]+)(?:[-:]([0-9]+))?(?:/(tcp|udp))?", item)
         if not match:
             raise ValueError(f"{clip(item)} is not a port")
         first = integer(match[1], 1, 65535, "port")
@@ -261,6 +280,10 @@ def _ports(text: str) -> tuple[Ports, ...]:
 
 
 def _host(text: str) -> Address | str:
+    if bracketed := re.fullmatch(r"\[(.+)\]", text):
+        return _address(bracketed[1])
+    if re.fullmatch(r"[^:]+:[0-9]+", text):
+        raise ValueError("contains a port, which belongs in SHADOWSOCKS_PUBLIC_PORT")
     if ":" in text or re.fullmatch(r"[0-9.]*", text):
         return _address(text)
     labels = text.split(".")
@@ -270,6 +293,8 @@ def _host(text: str) -> Address | str:
 
 
 def _listening(text: str) -> Endpoint:
+    host, _, port = text.rpartition(":")
+    text = f"{ {'': '0.0.0.0', '*': '0.0.0.0', 'localhost': '127.0.0.1'}.get(host, host) }:{port}"
     place = parse_endpoint(text)
     # parse_endpoint supplies WARP's port if none is given.
     if isinstance(place, NamedEndpoint) or str(place.port) != text.rpartition(":")[2]:
@@ -307,12 +332,14 @@ def _team_token(text: str) -> Secret:
 
 
 def _organisation(text: str) -> str:
+    text = text.removeprefix("https://").partition("/")[0]
     if not re.fullmatch(r"(?!-)[a-z0-9-]{1,63}(\.[a-z0-9-]{1,63})*", text := text.lower()):
         raise ValueError("not an organisation name")
     return text
 
 
 def _header(text: str) -> str:
+    text = re.sub(r"(?i)^\s*CF-Access-Client-(Id|Secret):", "", text)
     if not re.fullmatch(r"[!-~]{8,256}", text := text.strip()):
         raise ValueError("not 8 to 256 printable characters without spaces")
     return text
@@ -330,7 +357,8 @@ _COOKIE: Final = re.compile(rf"\bCF_Authorization=({_JWT})(?![\w.-])")
 
 def token_in(text: str) -> str | None:
     """Return the token: given alone, in a `com.cloudflare.warp://…?token=…` link, or in a page's source."""
-    if re.fullmatch(_JWT, text.strip(), re.ASCII):
-        return text.strip()
+    text = text.strip().removeprefix("Bearer ").strip()
+    if re.fullmatch(_JWT, text, re.ASCII):
+        return text
     found = _LINK.search(text) or _COOKIE.search(text)
     return found[1] if found else None

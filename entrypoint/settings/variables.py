@@ -56,12 +56,13 @@ class Account:
 
     license_key: Secret | None = variable(
         "WARP_LICENSE_KEY", form.LICENSE_KEY, None, "Ab12Cd34-Ef56Gh78-Ij90Kl12",
-        "WARP+ licence key from the app; the account is free if this is unset or refused", secret=True)
+        "WARP+ licence key from the app; the account is free if this is unset or refused", secret=True,
+        aliases=("WARP_LICENSE", "WARP_PLUS_KEY", "WGCF_LICENSE_KEY"))
     team_token: Secret | None = variable(
         "WARP_TEAM_TOKEN", form.TEAM_TOKEN, None,
         "com.cloudflare.warp://acme.cloudflareaccess.com/auth?token=eyJ0.eyJl.c2ln",
         "Zero Trust: the token, or the whole link, from your organisation's page; see docs/teams.md",
-        secret=True)
+        secret=True, aliases=("TEAMS_TOKEN", "WARP_JWT"))
     org: str | None = variable(
         "WARP_ORG", form.ORGANISATION, None, "acme", "Zero Trust with a service token: organisation name")
     auth_client_id: str | None = variable(
@@ -94,7 +95,7 @@ class Tunnel:
     """Tunnel."""
 
     implementation: Literal["auto", "kernel", "userspace"] = variable(
-        "WIREGUARD_IMPLEMENTATION", choice("auto", "kernel", "userspace"), "auto", "userspace",
+        "WIREGUARD_IMPLEMENTATION", choice("auto", "kernel", "userspace", kernelspace="kernel"), "auto", "userspace",
         "WireGuard implementation; auto prefers the kernel")
     interface: str = variable(
         "WIREGUARD_INTERFACE", form.INTERFACE, "wg0", "wg0", "Name of the tunnel interface")
@@ -107,7 +108,7 @@ class Tunnel:
     endpoints: tuple[Endpoint | NamedEndpoint, ...] = variable(
         "WARP_ENDPOINTS", form.ENDPOINTS, None, "162.159.192.1:2408,[2606:4700:d0::a29f:c001]:500",
         "WARP endpoints to try, in order; the port defaults to 2408",
-        "from the API; ports 2408, 500, 1701, 4500")
+        "from the API; ports 2408, 500, 1701, 4500", aliases=("WARP_ENDPOINT", "ENDPOINT_IP"))
     families: tuple[Family, ...] = variable(
         "WARP_IP_VERSION", one_of({"dual": (4, 6), "4": (4,), "6": (6,)}), "dual", "4",
         "Address families that the tunnel carries; the other one is blocked")
@@ -160,7 +161,8 @@ class Dns:
 
     addresses: tuple[Address, ...] = variable(
         "DNS_ADDRESSES", form.ADDRESSES, "1.1.1.1,1.0.0.1,2606:4700:4700::1111,2606:4700:4700::1001",
-        "9.9.9.9,2620:fe::fe", "DNS resolvers, queried through the tunnel")
+        "9.9.9.9,2620:fe::fe", "DNS resolvers, queried through the tunnel",
+        aliases=("DNS_ADDRESS", "DNS_UPSTREAM_PLAIN_ADDRESSES"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -220,7 +222,8 @@ class Logs:
     """Logs."""
 
     level: Literal["debug", "info", "warning", "error"] = variable(
-        "LOG_LEVEL", choice("debug", "info", "warning", "error"), "info", "debug", "Log level")
+        "LOG_LEVEL", choice("debug", "info", "warning", "error", warn="warning"), "info", "debug",
+        "Log level")
     format: Literal["text", "json"] = variable(
         "LOG_FORMAT", choice("text", "json"), "text", "json", "Log format")
     print_link: bool = variable(

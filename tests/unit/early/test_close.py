@@ -72,6 +72,17 @@ def test_it_closes_unless_it_is_plainly_told_not_to(machine: Machine, firewall: 
     assert 'oifname "wg0"' not in machine.nft.tables["inet ss_warp"]
 
 
+@pytest.mark.parametrize("quote", ['"', "'"])
+def test_it_reads_quoted_words_as_the_settings_do(machine: Machine, quote: str) -> None:
+    def quoted(word: str) -> str:
+        return f" {quote}{word}{quote} "
+
+    close_firewall({"NETWORK": quoted("own"), "FIREWALL": quoted("off")}, machine.run)
+    assert machine.tables == set()
+    close_firewall({"NETWORK": quoted("own")}, machine.run)
+    assert machine.tables == OURS
+
+
 def test_what_a_predecessor_left_is_replaced_and_remembered(machine: Machine) -> None:
     leave_a_predecessors(machine)
     assert 'oifname "wg0"' in machine.nft.tables["inet ss_warp"]

@@ -1,10 +1,12 @@
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from entrypoint.errors import SettingsError
 from entrypoint.settings import VARIABLES, load
+from entrypoint.settings.environment import _remedy
 
 KEY = "q83vASNFZ4mrze8BI0Vniw=="
 
@@ -40,9 +42,74 @@ def test_an_alias_takes_a_file(tmp_path: Path) -> None:
     assert found.warnings
 
 
-def test_only_one_line_end_is_trimmed(tmp_path: Path) -> None:
-    (tmp_path / "password").write_text(f"{KEY}\n\n")
+def test_a_line_end_within_a_secret_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "password").write_text(f"{KEY}\n{KEY}\n")
     assert "control characters" in problem({"SHADOWSOCKS_PASSWORD_FILE": str(tmp_path / "password")})
+
+
+def test_a_file_that_only_its_owner_reads_is_explained(tmp_path: Path) -> None:
+    """Root in the container has no DAC_OVERRIDE: it reads what is its own or world-readable."""
+    said = _remedy(PermissionError(13, "Permission denied"), VARIABLES["SHADOWSOCKS_PASSWORD"])
+    assert "chmod 644" in said
+    line = problem({"SHADOWSOCKS_PASSWORD_FILE": str(tmp_path)})
+    assert "recreate the container" in line, "Docker makes a directory of a file that does not exist"
+
+
+def test_an_account_of_another_image_is_never_ignored() -> None:
+    """Beside it a new device would be registered."""
+    for name in ("WIREGUARD_PRIVATE_KEY", "WIREGUARD_PRIVATE_KEY_SECRETFILE", "WIREGUARD_CONF_SECRETFILE"):
+        line = problem({name: "hunter2hunter2"})
+        assert "WARP_IMPORT_FILE" in line
+        assert "hunter2" not in line
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "meant"),
+    [
+        ("TEAMS_TOKEN", "eyJ0.eyJl.c2ln", "WARP_TEAM_TOKEN"),
+        ("WARP_LICENSE", "Ab12Cd34-Ef56Gh78-Ij90Kl12", "WARP_LICENSE_KEY"),
+        ("WARP_PLUS_KEY", "Ab12Cd34-Ef56Gh78-Ij90Kl12", "WARP_LICENSE_KEY"),
+        ("WARP_ENDPOINT", "162.159.192.1:500", "WARP_ENDPOINTS"),
+        ("ENDPOINT_IP", "162.159.192.1:500", "WARP_ENDPOINTS"),
+        ("DNS_ADDRESS", "9.9.9.9", "DNS_ADDRESSES"),
+    ],
+)
+def test_names_of_other_images_are_taken_with_a_warning(name: str, text: str, meant: str) -> None:
+    found = load({name: text})
+    assert replace(found, texts={}, warnings=()) == replace(load({meant: text}), texts={})
+    assert found.warnings == (f"{name} is an alias: use {meant} instead",)
+
+
+def test_gluetuns_suffix_for_secrets(tmp_path: Path) -> None:
+    (tmp_path / "password").write_text(KEY)
+    found = load({"SHADOWSOCKS_PASSWORD_SECRETFILE": str(tmp_path / "password")})
+    assert found.shadowsocks.password and found.shadowsocks.password.reveal() == KEY
+    assert found.warnings == (
+        "SHADOWSOCKS_PASSWORD_SECRETFILE is an alias: use SHADOWSOCKS_PASSWORD_FILE instead",
+    )
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "WIREGUARD_ADDRESSES",
+        "SHADOWSOCKS_LISTENING_ADDRESS",
+        "GOST_ARGS",
+        "WARP_KEY",
+        "HEALTH_VPN_DURATION_INITIAL",
+    ],
+)
+def test_what_is_ignored_is_said(name: str) -> None:
+    (warning,) = load({name: "hunter2hunter2"}).warnings
+    assert warning.startswith(f"{name} is ignored: ")
+    assert "hunter2" not in warning
+
+
+def test_kubernetes_service_links_are_ignored_with_one_line() -> None:
+    found = load({"SHADOWSOCKS_PORT": "tcp://10.96.0.12:8388"})
+    assert found.shadowsocks.port == 8388
+    assert len(found.warnings) == 1
+    assert problem({"SHADOWSOCKS_PORT": "tcp://shadowsocks:8388"}).startswith("SHADOWSOCKS_PORT: ")
 
 
 @pytest.mark.parametrize(
@@ -96,7 +163,6 @@ def test_one_value_in_two_places_is_refused(pair: tuple[str, str]) -> None:
         ("NETWROK", "NETWORK"),
         ("SHADOWSOCK_PASSWORD", "SHADOWSOCKS_PASSWORD"),
         ("SHADOWSOCKS_PASSWORD_FLIE", "SHADOWSOCKS_PASSWORD_FILE"),
-        ("WARP_ENDPOINT", "WARP_ENDPOINTS"),
         ("FIREWALL_OUTBOUND_SUBNET", "FIREWALL_OUTBOUND_SUBNETS"),
         # gluetun's, and not what it says here.
         ("FIREWALL_VPN_INPUT_PORTS", "FIREWALL_INPUT_PORTS"),

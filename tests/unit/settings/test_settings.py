@@ -1,4 +1,5 @@
 import re
+from dataclasses import replace
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
@@ -101,7 +102,6 @@ BAD = [
     ("SHADOWSOCKS_PORT", "0", "out of range"),
     ("SHADOWSOCKS_PORT", "70000", "70000 is out of range"),
     ("SHADOWSOCKS_PORT", "8388x", "'8388x' is not a number"),
-    ("SHADOWSOCKS_PORT", "tcp://10.0.0.1:8388", "is not a number"),
     ("SHADOWSOCKS_PORT", "٨٣٨٨", "is not a number"),
     ("SHADOWSOCKS_METHOD", "aes-256-cfb", "stream ciphers"),
     ("SHADOWSOCKS_METHOD", "rc4-md5", "stream ciphers"),
@@ -111,13 +111,14 @@ BAD = [
     ("SHADOWSOCKS_METHOD", "aes-256-gmc", "did you mean aes-256-gcm"),
     ("SHADOWSOCKS_ALLOWED_CIDRS", "10.0.0.1/8", "host bits set; did you mean 10.0.0.0/8"),
     ("SHADOWSOCKS_ALLOWED_CIDRS", "300.1.1.1", "is not a network"),
+    ("SHADOWSOCKS_PUBLIC_HOST", "vps.example.net:443", "SHADOWSOCKS_PUBLIC_PORT"),
+    ("SHADOWSOCKS_PUBLIC_HOST", "[2001:db8::1", "is not an IP address"),
     ("SHADOWSOCKS_PUBLIC_HOST", "a b", "neither a host name nor an IP address"),
     ("SHADOWSOCKS_PUBLIC_HOST", "300.1.1.1", "is not an IP address"),
     ("SHADOWSOCKS_UDP", "maybe", "neither on nor off"),
     ("WARP_ENDPOINTS", "engage.example/path", "not a host name"),
     ("WARP_ENDPOINTS", "[::1", "expected host"),
     ("WARP_ENDPOINTS", "1.2.3.4:0", "port 0"),
-    ("WARP_ENDPOINTS", "1.2.3.4:2408,,", "not a host name"),
     ("WIREGUARD_MTU", "100", "100 is out of range"),
     ("WIREGUARD_MTU", "9000", "9000 is out of range"),
     ("WIREGUARD_MTU", "abc", "'abc' is not a number"),
@@ -145,7 +146,11 @@ BAD = [
     ("DNS_ADDRESSES", "localhost", "'localhost' is not an IP address"),
     ("DNS_ADDRESSES", "127.0.0.11", "cannot be reached through the tunnel"),
     ("DNS_ADDRESSES", "1.1.1.1,::1", "cannot be reached through the tunnel"),
-    ("DNS_ADDRESSES", ",", "is not an IP address"),
+    ("DNS_ADDRESSES", ",", "empty list"),
+    ("DNS_ADDRESSES", "192.168.1.1", "private"),
+    ("WARP_RESERVED", "1,2", "three bytes"),
+    ("WARP_RESERVED", "1,2,300", "out of range"),
+    ("WARP_RESERVED", "wR0HAA==", "not a number"),
     ("DNS_ADDRESSES", "fe80::1%eth0", "has a zone"),
     ("WARP_STATE_DIR", "state", "not an absolute path"),
     ("WARP_ORG", "acme corp", "organisation"),
@@ -157,8 +162,8 @@ BAD = [
     ("WARP_API_URL", "https://", "URL"),
     ("WARP_API_CA_FILE", "/nowhere/ca.pem", "not found"),
     ("HEALTH_INTERVAL", "0s", "out of range"),
-    ("HEALTH_SERVER_ADDRESS", "localhost:9999", "not an address with a port"),
-    ("HEALTH_SERVER_ADDRESS", "127.0.0.1", "not an address with a port"),
+    ("HEALTH_SERVER_ADDRESS", "vps.example:9999", "not an address with a port"),
+    ("HEALTH_SERVER_ADDRESS", "127.0.0.1", "port"),
     ("HEALTH_TRACE_URLS", "1.1.1.1/cdn-cgi/trace", "URL"),
     ("LOG_FORMAT", "xml", "expected text or json"),
     ("LOG_LEVEL", "loud", "unknown"),
@@ -179,6 +184,66 @@ def test_bad_values_are_named_with_an_example(name: str, text: str, wrong: str) 
     assert ", e.g. " in line
     assert line.isprintable()
     assert len(line) < 400
+
+
+FORMS = [
+    ("WARP_RESERVED", ["193,29,7", "[193, 29, 7]", "193 29 7", "wR0H", "c11d07", "0xC11D07"]),
+    ("SHADOWSOCKS_PUBLIC_HOST", ["2001:db8::1", "[2001:db8::1]"]),
+    ("DNS_ADDRESSES", ["9.9.9.9,2620:fe::fe", " 9.9.9.9\n2620:fe::fe\n", "9.9.9.9 2620:fe::fe,"]),
+    ("WARP_ENDPOINTS", ["1.2.3.4:500,[2001:db8::1]:500", "1.2.3.4:500 [2001:db8::1]:500,,"]),
+    ("FIREWALL_INPUT_PORTS", ["8000-8010/tcp", "8000:8010/TCP", "8000-8010/tcp,"]),
+    ("FIREWALL", ["off", '"off"', "'Off'", " off\r"]),
+    ("HEALTH_INTERVAL", ["90s", "1m30s", "1.5m", "90"]),
+    ("HEALTH_SERVER_ADDRESS", ["0.0.0.0:9999", ":9999", "*:9999"]),
+    ("SHADOWSOCKS_METHOD", ["aes-256-gcm", "AES-256-GCM", "AEAD_AES_256_GCM", '"aes-256-gcm"']),
+    ("SHADOWSOCKS_METHOD", ["chacha20-ietf-poly1305", "AEAD_CHACHA20_POLY1305", "chacha20-poly1305"]),
+    ("LOG_LEVEL", ["warning", "warn", "WARN"]),
+    ("WIREGUARD_IMPLEMENTATION", ["kernel", "kernelspace"]),
+    ("SHADOWSOCKS_USERS", ["alice,bob", "alice\nbob\n", "alice, bob,", '"alice,bob"']),
+    (
+        "WARP_TEAM_TOKEN",
+        ["eyJ0.eyJl.c2ln", '"eyJ0.eyJl.c2ln"', "Bearer eyJ0.eyJl.c2ln", "eyJ0.eyJl.c2ln\r\n"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "texts"), FORMS, ids=[f"{name}-{texts[0]}" for name, texts in FORMS])
+def test_one_value_in_every_form_that_people_paste(name: str, texts: list[str]) -> None:
+    found = [replace(load({name: text}), texts={}) for text in texts]
+    assert all(one == found[0] != load({}) for one in found)
+
+
+def test_a_service_token_as_the_dashboard_shows_it() -> None:
+    plain = {
+        "WARP_ORG": "acme",
+        "WARP_AUTH_CLIENT_ID": "0123abcd.access",
+        "WARP_AUTH_CLIENT_SECRET": "01234567",
+    }
+    pasted = {
+        "WARP_ORG": "https://acme/",
+        "WARP_AUTH_CLIENT_ID": "CF-Access-Client-Id: 0123abcd.access",
+        "WARP_AUTH_CLIENT_SECRET": "CF-Access-Client-Secret: 01234567",
+    }
+    assert load(pasted).account == load(plain).account
+
+
+def test_a_password_keeps_its_quotation_marks_and_loses_a_line_end() -> None:
+    old = {"SHADOWSOCKS_METHOD": "aes-128-gcm"}
+    password = load({**old, "SHADOWSOCKS_PASSWORD": '"sixteen characters"\r\n'}).shadowsocks.password
+    assert password and password.reveal() == '"sixteen characters"'
+    (line,) = problems(SHADOWSOCKS_PASSWORD='"AAECAwQFBgcICQoLDA0ODw=="')
+    assert "quotation marks" in line
+
+
+@pytest.mark.parametrize("name", ["alice:K1,K2==", "al ice", "a/b", "a=b", "x" * 65])
+def test_a_users_name_is_a_word(name: str) -> None:
+    (line,) = problems(SHADOWSOCKS_USERS=name)
+    assert "K2" not in line
+
+
+def test_credentials_in_a_url_do_not_show() -> None:
+    (line,) = problems(WARP_API_URL="https://user:hunter2@api.example")
+    assert "hunter2" not in line
 
 
 def test_an_alias_is_taken_with_a_warning() -> None:
