@@ -95,7 +95,8 @@ class Tunnel:
     """Tunnel."""
 
     implementation: Literal["auto", "kernel", "userspace"] = variable(
-        "WIREGUARD_IMPLEMENTATION", choice("auto", "kernel", "userspace", kernelspace="kernel"), "auto", "userspace",
+        "WIREGUARD_IMPLEMENTATION", choice("auto", "kernel", "userspace", kernelspace="kernel"), "auto",
+        "userspace",
         "WireGuard implementation; auto prefers the kernel")
     interface: str = variable(
         "WIREGUARD_INTERFACE", form.INTERFACE, "wg0", "wg0", "Name of the tunnel interface")
