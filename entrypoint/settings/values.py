@@ -114,7 +114,6 @@ def _method(text: str) -> Method:
 
 def duration(low: float, high: float, expected: str) -> ValueFormat:
     """Return the format of a duration from `low` to `high` seconds; a bare number means seconds."""
-
     units = {"ms": 0.001, "s": 1, "m": 60, "h": 3600}
     part = r"([0-9]{1,6}(?:\.[0-9]{1,3})?)(ms|s|m|h)"
 
@@ -292,9 +291,13 @@ def _host(text: str) -> Address | str:
     return text
 
 
+# What users write instead of an address.
+_HOSTS: Final = {"": "0.0.0.0", "*": "0.0.0.0", "localhost": "127.0.0.1"}  # noqa: S104
+
+
 def _listening(text: str) -> Endpoint:
     host, _, port = text.rpartition(":")
-    text = f"{ {'': '0.0.0.0', '*': '0.0.0.0', 'localhost': '127.0.0.1'}.get(host, host) }:{port}"
+    text = f"{_HOSTS.get(host, host)}:{port}"
     place = parse_endpoint(text)
     # parse_endpoint supplies WARP's port if none is given.
     if isinstance(place, NamedEndpoint) or str(place.port) != text.rpartition(":")[2]:

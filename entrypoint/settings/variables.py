@@ -96,8 +96,7 @@ class Tunnel:
 
     implementation: Literal["auto", "kernel", "userspace"] = variable(
         "WIREGUARD_IMPLEMENTATION", choice("auto", "kernel", "userspace", kernelspace="kernel"), "auto",
-        "userspace",
-        "WireGuard implementation; auto prefers the kernel")
+        "userspace", "WireGuard implementation; auto prefers the kernel")
     interface: str = variable(
         "WIREGUARD_INTERFACE", form.INTERFACE, "wg0", "wg0", "Name of the tunnel interface")
     mtu: int | Literal["auto"] = variable(
