@@ -147,6 +147,7 @@ def parse_endpoint(text: str, *, zero: int | None = None) -> Endpoint | NamedEnd
     `zero` replaces port 0, which the real API sends for "the default". Raises ValueError, whose message
     does not repeat `text`.
     """
+    # A bare IPv6 address: its last group is not a port.
     if text.count(":") > 1 and "[" not in text:
         return Endpoint(_v6(text), DEFAULT_PORT)
     if not (parts := _SPLIT.fullmatch(text)):

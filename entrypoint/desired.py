@@ -55,6 +55,7 @@ def choose_ids(
     )
     if not host or snapshot is None:
         return wish
+    # Only what is written in the environment; a default may move.
     fixed = [field for name, field in NAMED_IDS.items() if name in settings.texts]
     return choose_free(wish, fixed, before, snapshot, route_mode(settings))
 
@@ -66,6 +67,7 @@ def route_mode(settings: Settings) -> RouteMode:
 
 def require_uplink(snapshot: Snapshot, found: Uplinks) -> None:
     """Raise PlatformError if a host has no default route or no address."""
+    # A default route into our own old tunnel would not count: `links` leaves our devices out.
     lost = not any(
         route.table == MAIN_TABLE and route.device in found.links and route.destination.prefixlen == 0
         for route in snapshot.routes

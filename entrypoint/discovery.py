@@ -37,6 +37,7 @@ async def resolve_endpoints(
     named = candidates(account, configured, families)
     while True:
         endpoints = tuple(one for one in named if isinstance(one, Endpoint))
+        # The account's addresses need no lookup. Names that the user configured always get one.
         if not endpoints or configured:
             endpoints = await _resolve_all(run, switch, named, families, configured=bool(configured))
         if endpoints:

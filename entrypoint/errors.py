@@ -87,6 +87,7 @@ HINTS = {
 
 def explain(what: str, error: OSError, about: str = "network") -> PlatformError:
     """Return the kernel's refusal as a sentence that begins with `what`, with a hint."""
+    # One place for the kernel's refusals: the same errno gets the same advice everywhere.
     return PlatformError(f"{what}: {error.strerror or error}", HINTS.get((about, error.errno or 0), ""))
 
 

@@ -57,6 +57,7 @@ def configure(
     handler = logging.StreamHandler(stream or sys.stdout)
     handler.setFormatter(JsonLines() if form == "json" else TextLines())
     logging.getLogger().handlers[:] = [handler]
+    # Below that, libraries log destinations and headers.
     logging.getLogger().setLevel(logging.WARNING)
     logging.getLogger("ss-warp").setLevel(level.upper())
     return handler

@@ -38,6 +38,7 @@ METHODS = {
 }
 
 
+# A 2022 method takes a key, not a password: base64 of exactly the method's key length.
 def password_problem(method: Method, password: str) -> str:
     """Return what is wrong with a password or key, without repeating it; empty if it is valid."""
     if method.edition == 2017:
@@ -156,11 +157,14 @@ def credentials(
     """
     nothing, methods = MethodKeys(), dict(saved.methods)
     if saved.last not in (nothing, *methods.values()):
+        # Kept under no name, so that a user who changes the method and back finds the old password.
         methods[""] = saved.last  # written by an older version, for a method that it did not save
     own = methods.get(method.name, nothing)
     sources = (own, *methods.values())
 
     def suitable(keys: Iterable[str | None]) -> str:
+        # A key of another method is reused if it fits, so that a change of method keeps as many links as it
+        # can.
         good = (key for key in keys if key and not password_problem(method, key))
         return next(good, None) or generated_password(method)
 

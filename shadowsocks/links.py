@@ -55,6 +55,7 @@ def link(entry: Entry, *, base64: bool = False) -> str:
     return f"ss://{userinfo}@{at}:{entry.port}#{quote(entry.name, safe='')}"
 
 
+# Half blocks: two rows of modules in one line of text, so the code fits a terminal of 80 columns.
 def qr(text: str) -> str:
     """Return a QR code of half blocks for a dark terminal, quiet zone included."""
     # Rarely needed, and 50 ms to import.
@@ -62,6 +63,7 @@ def qr(text: str) -> str:
 
     rows = [bytes(row) for row in segno.make(text, error="l", micro=False).matrix_iter(border=2)]
     rows += [b"\1" * len(rows[0])] * (len(rows) % 2)
+    # Light modules are drawn, because terminals are usually dark; the quiet zone is part of it.
     shapes = {(0, 0): "█", (0, 1): "▀", (1, 0): "▄", (1, 1): " "}
     pairs = zip(rows[::2], rows[1::2], strict=True)
     return "\n".join("".join(shapes[pair] for pair in zip(*two, strict=True)) for two in pairs)

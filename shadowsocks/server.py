@@ -94,6 +94,8 @@ def acl(own: Iterable[Address] = (), allowed: Sequence[Network] = ()) -> bytes:
 
     `allowed` are the networks that clients may connect from; empty means any.
     """
+    # The first wall, for a clear answer. The firewall is the second: ssserver resolves a name again when it
+    # connects.
     lines = ["[outbound_allow_all]", "[outbound_block_list]", *BLOCKED, *BLOCKED_NAMES, *map(str, own)]
     if allowed:
         lines = ["[reject_all]", "[white_list]", *map(str, allowed), *lines]

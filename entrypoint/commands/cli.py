@@ -52,6 +52,8 @@ def command_line(arguments: Sequence[str], directory: Path = Path(DIRECTORY)) ->
     explain.add_argument("--json", action="store_true", help="as a JSON object")
     _add_account(commands)
     commands.add_parser("doctor", help="find what is wrong and how to fix it; exit 0 if nothing is")
+    # Not for people: imports the whole product while the image is built, so that exactly this bytecode ships.
+    # That of Debian and of all packages would be 25 MB.
     commands.add_parser("warm")
     given = parser.parse_args(arguments, argparse.Namespace(directory=directory))
     actions: dict[str, Callable[[argparse.Namespace], int | None]] = {
@@ -89,6 +91,7 @@ class _Parser(argparse.ArgumentParser):
 def _status(given: argparse.Namespace) -> None:
     from entrypoint.status.board import STATUS_NAME
 
+    # The supervisor writes this file at every change: reading it needs neither a socket nor a lock.
     path: Path = given.directory / STATUS_NAME
     try:
         status = json.loads(path.read_text())

@@ -27,6 +27,7 @@ from entrypoint.routing.uplinks import find_uplinks
 from entrypoint.settings import Settings
 from entrypoint.wireguard.open import DEFAULT_PLACES, kernel_has_wireguard, require_tun
 
+# The clock cannot be earlier than the image's own files.
 BUILD_TIME: Final = Path(__file__).stat().st_mtime
 YEARS: Final = 10 * 365 * 86400
 RESOLVER_TIMEOUT: Final = 2.0
@@ -146,6 +147,7 @@ async def edge(endpoint: Endpoint) -> Finding:
     with sock:
         try:
             sock.connect((str(endpoint.address), endpoint.port))
+            # A byte that WireGuard ignores: silence proves nothing, but a router's rejection does.
             sock.send(b"\0")
             with anyio.move_on_after(REFUSAL_TIMEOUT):
                 await anyio.wait_readable(sock)
@@ -161,6 +163,7 @@ async def report(settings: Settings, world: World, status: Mapping[str, Any]) ->
     code = 0
     async for finding in examine(settings, world, status):
         print(finding, flush=True)
+        # Causes come first, so the first failure decides.
         code = code or finding.code
     return code
 
@@ -172,6 +175,7 @@ async def examine(settings: Settings, world: World, status: Mapping[str, Any]) -
         f"capabilities and kernel ({release}) are sufficient",
         lambda: preflight.check_privileges(capabilities, release),
     )
+    # Causes come before what they cause: without NET_ADMIN the rest would only repeat it.
     yield able
     yield clock(world.clock.wall())
     if able.code:
@@ -193,6 +197,7 @@ async def examine(settings: Settings, world: World, status: Mapping[str, Any]) -
         return
     status = status if held else {}
     yield supervisor(status)
+    # Outside the tunnel only while no firewall is closed: the doctor must not need a hole.
     if status.get("state") == "connected":
         async for finding in resolvers(settings, world, Bound(settings.tunnel.interface)):
             yield finding

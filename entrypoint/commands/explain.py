@@ -77,6 +77,7 @@ async def explain_live(netlink: Netlink, numbers: OurIds, flow: Flow) -> Explana
     said = explain(await netlink.snapshot(), numbers, flow)
     if said.way and said.way.rule.table == LOCAL_TABLE:
         return said  # the kernel says "lo" for local addresses, whichever device has them
+    # The kernel has the last word: a rule that this program does not understand must show.
     truth = await netlink.route_device(flow)
     if truth == (said.way.device if said.way else None):
         return said

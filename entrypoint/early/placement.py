@@ -16,6 +16,7 @@ from typing import Final, Literal
 type Placement = Literal["own", "host"]
 type Address = IPv4Address | IPv6Address
 
+# Left by a predecessor in the same namespace.
 OURS: Final = frozenset({"wg0", "ssw-null"})
 CABLES: Final = frozenset({"veth", "macvlan", "ipvlan"})
 TUNNELS: Final = frozenset(
@@ -68,6 +69,7 @@ def placement(wanted: str) -> Placement:
 
 def judge_placement(facts: NamespaceFacts) -> Placement:
     """Return "own" only if every fact says so."""
+    # A container's interface has its other end in another namespace and belongs to no bridge here.
     cables = [link for link in facts.links if link.kind in CABLES and link.elsewhere and not link.enslaved]
     harmless = [
         link
@@ -90,6 +92,7 @@ def gather_facts(proc: Path = Path("/proc"), hosts: Path = Path("/etc/hosts")) -
         initial=(proc / "sys/net/core/dev_weight").exists(),
         sockets=_sockets(proc / "net"),
         links=_links(),
+        # Runtimes write the container's address into its /etc/hosts; a host has no such line for its cable.
         named=frozenset(_named(hosts.read_text(), socket.gethostname())),
     )
 

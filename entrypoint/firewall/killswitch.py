@@ -58,6 +58,7 @@ class KillSwitch:
     async def set(self, policy: Policy) -> None:
         """Replace everything in one transaction; open holes stay open. Raises RefusedError."""
         async with self._lock:
+            # One line for each policy that differs in words; addresses of holes come and go silently.
             changed, self._policy = str(policy) != str(self._policy), policy
             await self._load()
         if changed and self._on:
@@ -97,6 +98,7 @@ class KillSwitch:
         # The whole ruleset in one transaction, so no moment exists in which only half of it holds. The rest
         # of nftables is never flushed: Docker's resolver depends on its own NAT rules.
         text = ruleset(_with_holes(self._policy, frozenset(self._holes)), policed=self._on)
+        # FIREWALL=off and nothing loaded: do not touch nftables at all.
         if not self._on and text == release() and self._listed is None:
             return
         self._listed = None  # a load that is cancelled may still happen
@@ -128,6 +130,7 @@ def _with_holes(policy: Policy, holes: frozenset[Destination]) -> Policy:
         case Closed() | FullTunnel() | HostFull():
             return replace(policy, holes=policy.holes | holes)
         case ProxyTunnel():
+            # In proxy mode the output chain accepts by default.
             return policy  # ss-warp itself is not restricted
 
 

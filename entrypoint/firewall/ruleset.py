@@ -115,6 +115,8 @@ ON_LINK = (
 )
 """Destinations that never leave the link."""
 
+# conntrack forgets a UDP flow after 30 s, ssserver after UDP_TIMEOUT. A reply in between would count as a
+# connection that ssserver opens, and be refused.
 REMEMBER = (
     "\tct timeout shadowsocks {",
     "\t\tprotocol udp;",
@@ -202,6 +204,7 @@ def _closed_chains(
     yield from chain_of("output", "filter hook output priority filter; policy drop", output)
     # A new network namespace may have ip_forward=1, and Docker's default gateway can be any container.
     yield from chain_of("forward", "filter hook forward priority filter; policy drop", ())
+    # Only what a container needs: neighbours reach it directly, past Docker's published ports.
     admitted = [
         'iifname "lo" accept',
         "ct state established,related accept",
@@ -241,6 +244,7 @@ def _host_chains(policy: HostFull) -> Lines:
         own = ", ".join(str(one) for one in policy.addresses if one.version == version)
         whose = f"{word} saddr != {{ {own} }}" if own else f"meta nfproto ipv{version}"
         turned.append(f"ct direction reply {whose} meta mark set meta mark | {policy.mark.value:#x}")
+    # A route hook: after a change of the mark the kernel looks the route up again.
     yield from chain_of("answers", "route hook output priority mangle; policy accept", turned)
     listening = ", ".join(map(str, policy.listening))
     output = [
@@ -251,7 +255,9 @@ def _host_chains(policy: HostFull) -> Lines:
         f"oifname != {_names((*policy.uplinks, policy.null_device))} accept",
         *_direct_family(policy.direct),
         "ct direction reply accept",
+        # Another VPN's encrypted packets; without them it would lose its connection.
         *(f"{mark_match(mark)} accept" for mark in policy.foreign),
+        # Group memberships: without reports a switch stops forwarding mDNS and OSPF to this host.
         "meta l4proto igmp ip daddr 224.0.0.0/4 accept",
         DISCOVERY,
         *(f"{word} daddr {places} accept" for word, places in by_family((*policy.neighbours, *ON_LINK))),

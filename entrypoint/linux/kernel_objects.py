@@ -12,6 +12,7 @@ from typing import Literal
 from entrypoint.addresses import Address, Endpoint, Family, Interface, Mark, Network
 
 MAIN_TABLE = 254
+# The same rule under another protocol is another rule to the kernel.
 PROTOCOL_KERNEL = 2
 """Rules carry RTPROT_KERNEL: systemd-networkd deletes rules of every other protocol that it did not make."""
 

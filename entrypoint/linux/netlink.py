@@ -319,6 +319,7 @@ def wireguard_stats(messages: list[wg.wgmsg]) -> Stats:
     return Stats(0, 0, 0)
 
 
+# A socket for each exchange, as everywhere in this file.
 class _WireGuardSocket(wg.AsyncWireGuard):  # type: ignore[misc]  # untyped
     module_err_level = "debug"  # otherwise a missing module is logged by the root logger
 

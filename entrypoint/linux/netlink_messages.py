@@ -94,11 +94,13 @@ def routes_of(message: Message, names: Mapping[int, str]) -> Iterator[Route]:
     destination = _network(family, message.get_attr("RTA_DST"), message["dst_len"])
     table = message.get_attr("RTA_TABLE", message["table"])
     metric = message.get_attr("RTA_PRIORITY", 0)
+    # IPv6 lists its default metric as a number, IPv4 not at all; a plan writes neither.
     metric = 0 if metric == DEFAULT_METRIC[family] else metric
     kind = message["type"]
     more = [] if kind in {RTN_UNICAST, RTN_UNREACHABLE} else [f"type {ROUTE_KINDS.get(kind, kind)}"]
     if message["tos"]:
         more.append(f"tos {message['tos']}")
+    # A multipath route counts as one route for each hop: each of them is a way out.
     hops = [(hop["oif"], hop) for hop in message.get_attr("RTA_MULTIPATH") or ()]
     for index, hop in hops or [(message.get_attr("RTA_OIF"), message)]:
         device = None if kind == RTN_UNREACHABLE else names.get(index, "")

@@ -39,6 +39,7 @@ def read(path: Path) -> bytes | None:
         except FileNotFoundError:
             return None
         try:
+            # A device or a directory in place of the file would block or fail later, with a worse message.
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise StateError(f"{path} is not a regular file")
             with os.fdopen(descriptor, "rb", closefd=False) as file:

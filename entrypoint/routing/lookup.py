@@ -35,6 +35,7 @@ def decide_route(snapshot: Snapshot, flow: Flow) -> RouteDecision | None:
     for rule in sorted(snapshot.rules, key=lambda one: one.priority):
         if rule.family != flow.destination.version or not matches(rule, flow):
             continue
+        # A rule with an unknown attribute may or may not match; the kernel's own answer shows.
         if rule.more:
             skipped.append(rule)
             continue
@@ -85,6 +86,7 @@ def _between(port: int, span: tuple[int, int] | None) -> bool:
     return span is None or span[0] <= port <= span[1]
 
 
+# Documentation addresses: routed like any other, and never anyone's.
 FAR_AWAY: Final[dict[Family, Address]] = {4: IPv4Address("192.0.2.1"), 6: IPv6Address("2001:db8::1")}
 """Addresses somewhere on the internet, for route lookups; nothing is sent to them."""
 

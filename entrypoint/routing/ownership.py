@@ -152,6 +152,7 @@ def conflicts(
 
 def _same_mark(rule: Rule, ids: OurIds) -> bool:
     """Return whether the rule would match our packets, or our rule theirs."""
+    # Compared under both masks: one common bit is enough for a packet to match both rules.
     if not rule.mark or rule.more or not rule.mark.value & rule.mark.mask:
         return False
     ours = ids.mark
@@ -169,6 +170,8 @@ async def _forget(
     ours: Sequence[OurIds], netlink: Netlink, nft: Nft | None, record: Callable[[bytes], None]
 ) -> None:
     """Record only what still exists."""
+    # A host's table that stays loaded after a failure keeps its record: without one the next start would
+    # refuse it.
     if await _our_tables(nft):
         return
     snapshot = await netlink.snapshot()

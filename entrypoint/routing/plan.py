@@ -97,6 +97,7 @@ def ours_in(snapshot: Snapshot, ids: OurIds) -> Iterator[Item]:
 
     Routes and rules with attributes that ours never have belong to other programs, even under our ids.
     """
+    # Only what carries our names: another program's devices are never listed.
     for link in snapshot.links:
         if link.name in ids.links and link.up:
             yield LinkUp(link.name, link.mtu)
@@ -122,20 +123,26 @@ def add_order(item: Item, ids: OurIds) -> tuple[int, int]:
     the rest: in the other order an open session froze for 1.8 s.
     """
     match item:
+        # First the null device that carries the IPv6 floor, …
         case Link():
             return 0, 0
+        # … which must be up …
         case LinkUp(name) if name != ids.device:
             return 1, 0
+        # … before the floor's routes can use it.
         case Route(device=device) if device != ids.device:
             return 2, 0
+        # Then every rule that keeps packets out of the tunnel, …
         case Rule(priority=priority) if priority != TUNNEL_PRIORITY:
             return 3, priority
+        # … then the tunnel: up, with its addresses and its route.
         case LinkUp():
             return 4, 0
         case LinkAddress():
             return 5, 0
         case Route():
             return 6, 0
+        # Last the rule that sends the rest into it.
         case Rule():
             return 7, 0
 

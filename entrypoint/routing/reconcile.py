@@ -16,6 +16,7 @@ from entrypoint.unwind import UnwindStack
 ROUNDS: Final = 4
 """One to converge, one to verify, the rest for changes that other programs make meanwhile."""
 
+# What the kernel answers when someone else was faster.
 GONE: Final = frozenset({errno.ENOENT, errno.ESRCH, errno.ENODEV, errno.EADDRNOTAVAIL})
 NOT_NOW: Final = frozenset({errno.EEXIST, errno.ENODEV, errno.ENETDOWN})
 """Another program added it, or its device is gone or down: the next listing shows."""
@@ -156,6 +157,7 @@ async def delete_link(netlink: Netlink, name: str) -> None:
     link = await find_link(netlink, name)
     try:
         match link:
+            # A device of this name but of another kind was not made by ss-warp.
             case LinkState(kind="tun" | "wireguard" as kind):
                 await netlink.remove(Link(name, kind))
     except OSError as error:

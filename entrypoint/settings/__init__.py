@@ -52,6 +52,7 @@ def describe(settings: Settings) -> list[str]:
     for name, group in GROUPS.items():
         lines.append(str(group.__doc__).rstrip("."))
         for field, variable in declared(group):
+            # Not even the length of a secret is shown.
             if variable.secret and getattr(getattr(settings, name), field):
                 value = "(hidden)"
             else:
