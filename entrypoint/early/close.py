@@ -83,6 +83,7 @@ def close_firewall(environ: Mapping[str, str], run: RunProgram = run) -> EarlyCl
     Raises PlatformError when nftables refuses.
     """
     where = _placement(environ.get("NETWORK", ""))
+    # On a host nothing is closed this early: it would cut off programs that never asked for ss-warp.
     closed = where == "own" and _plain(environ.get("FIREWALL", "")) not in OFF
     existed = closed and _close(run)
     return EarlyClose(where, closed, existed)

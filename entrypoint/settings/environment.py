@@ -123,6 +123,7 @@ def _remedy(error: Exception, variable: Variable) -> str:
 def _read(path: str) -> str:
     if "\0" in path:
         raise ValueError("not a path")
+    # Opened without blocking: a pipe or a terminal in place of the file must not hang the start.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with open(descriptor, "rb") as file:  # noqa: PTH123 - opened above so that a pipe cannot block
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):

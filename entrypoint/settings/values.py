@@ -46,12 +46,14 @@ def clip(text: str) -> str:
 
 def unknown_word(text: str, words: Iterable[str]) -> ValueError:
     """Return the error for a word that is not in `words`, with the closest one."""
+    # The closest word, because most mistakes are typos.
     near = get_close_matches(text.lower(), list(words), 1)
     return ValueError(f"unknown; did you mean {near[0]}" if near else "unknown")
 
 
 def integer(text: str, low: int, high: int, what: str = "value") -> int:
     """Parse a whole number from `low` to `high`; raise ValueError."""
+    # Stricter than int(), which accepts signs, spaces, underscores and digits of other scripts.
     if not re.fullmatch(r"[0-9]{1,10}", text):
         raise ValueError(f"{what} {clip(text)} is not a number")
     if not low <= int(text) <= high:
@@ -135,6 +137,7 @@ def url(*schemes: str) -> Callable[[str], str]:
     def parse(text: str) -> str:
         try:
             parts = urlsplit(text)
+            # No user or password: they would end up in the log.
             good = parts.scheme in schemes and parts.hostname and parts.port != 0 and "@" not in parts.netloc
         except ValueError:
             good = False
@@ -268,6 +271,7 @@ def _spans(text: str) -> Iterator[Ports]:
         last = integer(match[2] or match[1], 1, 65535, "port")
         if last < first:
             raise ValueError(f"{first}-{last} is a reversed range")
+        # Without a suffix a port means both.
         if match[3] != "udp":
             yield Ports(first, last, "tcp")
         if match[3] != "tcp":
