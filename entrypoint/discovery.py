@@ -71,7 +71,7 @@ async def _resolve_all(
 async def _look_up(run: Run, switch: KillSwitch, name: str) -> tuple[Address, ...]:
     """Resolve `name`; when no server answers, return what it resolved to the last time."""
     servers, cache = run.settings.dns.addresses, run.state_file(ADDRESS_CACHE_FILE)
-    # Docker's resolver would ask unmarked, from this namespace, and the firewall could not tell it from a
+    # Docker's resolver would send unmarked, from this namespace, and the firewall could not tell it from a
     # sidecar's query. So names are resolved here, on marked sockets, through holes.
     async with switch.hole(Destination(one, 53, kind) for one in servers for kind in ("udp", "tcp")):
         try:

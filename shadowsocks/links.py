@@ -13,7 +13,7 @@ from shadowsocks.credentials import METHODS, Credentials, Method
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A server as one client knows it; `udp` tells whether it relays UDP."""
+    """A server as one client knows it; `udp`: it relays UDP too."""
 
     name: str
     host: str

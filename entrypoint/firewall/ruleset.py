@@ -195,7 +195,7 @@ def _closed_chains(
         *_direct_family(direct),
         'oifname "lo" accept',
         DISCOVERY,
-        # Not `ct state established`: a connection that is older than the kill switch would go on in clear.
+        # Not `ct state established`: a connection older than the kill switch would go on in the clear.
         "ct direction reply accept",
         *into,
         *(f"{word} daddr {places} accept" for word, places in by_family((*neighbours, *ON_LINK))),

@@ -178,7 +178,7 @@ class SystemHttp:
         context = ssl.create_default_context(cafile=ca_file)
         if newest:
             context.maximum_version = newest
-        # trust_env off: a proxy from the environment would be asked from this namespace, unmarked. httpcore
+        # trust_env off: a proxy from the environment would be used from this namespace, unmarked. httpcore
         # applies socket options only after connecting, which is too late for a mark, hence the backend.
         transport = httpx.AsyncHTTPTransport(verify=context, trust_env=False)
         # httpx offers no argument for the backend; its pool is one attribute, pinned by the lock file.

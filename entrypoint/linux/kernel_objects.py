@@ -1,8 +1,8 @@
-"""The network as it should be, as values: links, addresses, routes and rules.
+"""What the kernel holds, as values: links, addresses, routes and rules.
 
 Every item prints as the `ip` command that adds or removes it: logs, fakes, tests and `explain` use
-the same text. Deciding which items are wanted is `network_plan`; comparing them with what is there
-is reconcile.py; talking to the kernel is netlink.py.
+the same text. `network_plan` decides which items are wanted, reconcile.py compares them with the
+kernel's, netlink.py talks to the kernel.
 """
 
 from dataclasses import dataclass, field

@@ -1,4 +1,4 @@
-"""Long-lived child processes: started without secrets, watched, ended in order, and dead when we are."""
+"""Run long-lived child processes: start them without secrets, watch them, and end them in order."""
 
 import errno
 import os
@@ -22,35 +22,35 @@ GRACE = 1.5
 """Seconds between SIGTERM and SIGKILL."""
 
 LEASH = ("setpriv", "--pdeathsig", "KILL", "--no-new-privs", "--")
-"""What every child runs under: the kernel kills it when the supervisor dies, however it dies."""
+"""Every child runs under this: the kernel kills it when the supervisor dies, however that happens."""
 
 UNLESS_ORPHANED = ("sh", "-c", 'test "$PPID" = "$0" && exec "$@"')
-"""What follows, with the supervisor's process id: it may have died before the leash was on."""
+"""Comes next, with the supervisor's process id: it may have died before setpriv took effect."""
 
 EXCHANGE_TIMEOUT = 5.0
-"""Seconds a conversation on a Unix socket may take."""
+"""Seconds that an exchange on a Unix socket may take."""
 
 
 class Child:
-    """A running program (see ports.Running)."""
+    """A running program (see world.Running)."""
 
     def __init__(self, process: Process) -> None:
         self._process = process
 
     @property
     def pid(self) -> int:
-        """Its process id."""
+        """Process id."""
         return self._process.pid
 
     async def wait(self) -> int:
-        """Wait for its end; return the exit code, negative for a signal."""
+        """Wait until it ends; return the exit code, negative for a signal."""
         return await self._process.wait()
 
     async def lines(self) -> AsyncIterator[str]:
-        """Yield what it prints, line by line, until it ends. Must be read, or a full pipe stops it."""
+        """Yield its output line by line until it ends. Read it, or a full pipe stops the program."""
         assert self._process.stdout is not None  # noqa: S101 - it was started with a pipe
         rest = ""
-        # Whoever ends it closes the pipe, maybe before its last words are read: an end like any other.
+        # Ending the program closes the pipe, perhaps before its last lines are read: an end like any other.
         with suppress(anyio.ClosedResourceError):
             async for text in TextReceiveStream(self._process.stdout, errors="replace"):
                 *whole, rest = (rest + text).split("\n")
@@ -61,7 +61,7 @@ class Child:
 
 
 class SystemProcesses:
-    """The door to real processes (see ports.Processes)."""
+    """The door to real processes (see world.Processes)."""
 
     @asynccontextmanager
     async def running(self, program: Program) -> AsyncIterator[Running]:
@@ -103,12 +103,12 @@ class SystemProcesses:
                         answer += await stream.receive()
         except anyio.EndOfStream:
             pass
-        except anyio.BrokenResourceError as error:  # it died meanwhile: for the caller like a closed door
+        except anyio.BrokenResourceError as error:  # it died meanwhile: the same as nothing listening
             raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET)) from error
         return answer.decode()
 
     async def is_responsive(self, address: Address, port: int, *, limit: float) -> bool:
-        """Say whether who listens at our own `address` reacts to a client that says nothing and ends."""
+        """Return whether the server on our `address` reacts to a client that closes without sending."""
         try:
             with anyio.fail_after(limit):
                 await await_reaction(address, port)
@@ -119,7 +119,7 @@ class SystemProcesses:
 
 @contextmanager
 def _memory_files(program: Program) -> Iterator[dict[str, str]]:
-    """Make a sealed memory file of each of the program's files; yield name → path for the child."""
+    """Create a sealed memory file for each of the program's files; yield name → path for the child."""
     with ExitStack() as stack:
         paths = {}
         for name, content in program.files.items():
@@ -132,7 +132,7 @@ def _memory_files(program: Program) -> Iterator[dict[str, str]]:
 
 
 async def _end_process(process: Process) -> None:
-    """SIGTERM, a grace period, SIGKILL; always reap."""
+    """Send SIGTERM, after a grace period SIGKILL; always reap."""
     if process.returncode is None:
         with anyio.move_on_after(GRACE):
             _signal(process, signal.SIGTERM)
@@ -154,7 +154,7 @@ def _signal(process: Process, number: signal.Signals) -> None:
 BACKOFF_FIRST = 0.2
 BACKOFF_LAST = 30.0
 CONFIGURATION_FAULTS = (64, 78)
-"""Exit codes (sysexits) by which a program says that its command line or configuration is wrong."""
+"""Exit codes (sysexits) for a wrong command line or configuration."""
 
 
 async def supervise(
