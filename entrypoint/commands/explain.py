@@ -74,7 +74,7 @@ def explain(snapshot: Snapshot, numbers: OurIds, flow: Flow) -> Explanation:
 
 async def explain_live(netlink: Netlink, numbers: OurIds, flow: Flow) -> Explanation:
     """Explain the packet and compare with the kernel's own route lookup. Raises OSError."""
-    said = explain(await netlink.snapshot(), numbers, flow)
+    said = explain(await netlink.snapshot(whole=True), numbers, flow)
     if said.way and said.way.rule.table == LOCAL_TABLE:
         return said  # the kernel says "lo" for local addresses, whichever device has them
     # The kernel has the last word: a rule that this program does not understand must show.

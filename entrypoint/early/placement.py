@@ -13,6 +13,8 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
 from typing import Final, Literal
 
+from entrypoint.linux.raw_netlink import DUMP, HEADER, ask, attributes
+
 type Placement = Literal["own", "host"]
 type Address = IPv4Address | IPv6Address
 
@@ -121,25 +123,27 @@ def _named(hosts: str, name: str) -> Iterator[Address]:
 
 
 # linux/rtnetlink.h, if_link.h, if_addr.h
-RTM_GETLINK, RTM_GETADDR, NLMSG_ERROR, NLMSG_DONE = 18, 22, 2, 3
-NLM_F_REQUEST_DUMP: Final = 0x1 | 0x300
+RTM_GETLINK, RTM_GETADDR = 18, 22
 IFLA_IFNAME, IFLA_MASTER, IFLA_LINKINFO, IFLA_LINK_NETNSID, IFLA_INFO_KIND = 3, 10, 18, 37, 1
 IFA_ADDRESS, IFA_LOCAL = 1, 2
 
 
 def _links() -> tuple[LinkFact, ...]:
     addresses: dict[int, list[Address]] = {}
-    for body in _list_netlink(RTM_GETADDR):
-        parts = dict(_read_attributes(body[8:]))
-        index = struct.unpack_from("=I", body, 4)[0]
+    for message in ask(socket.NETLINK_ROUTE, RTM_GETADDR, DUMP, bytes(16)):
+        parts = dict(attributes(message[HEADER + 8 :]))
+        index = struct.unpack_from("=I", message, HEADER + 4)[0]
         addresses.setdefault(index, []).append(ip_address(parts.get(IFA_LOCAL, parts.get(IFA_ADDRESS, b""))))
-    return tuple(_link(body, addresses) for body in _list_netlink(RTM_GETLINK))
+    return tuple(
+        _link(message[HEADER:], addresses)
+        for message in ask(socket.NETLINK_ROUTE, RTM_GETLINK, DUMP, bytes(16))
+    )
 
 
 def _link(body: bytes, addresses: dict[int, list[Address]]) -> LinkFact:
     index, flags = struct.unpack_from("=iI", body, 4)
-    parts = dict(_read_attributes(body[16:]))
-    info = dict(_read_attributes(parts.get(IFLA_LINKINFO, b"")))
+    parts = dict(attributes(body[16:]))
+    info = dict(attributes(parts.get(IFLA_LINKINFO, b"")))
     return LinkFact(
         name=parts[IFLA_IFNAME].rstrip(b"\0").decode(),
         kind=info.get(IFLA_INFO_KIND, b"").rstrip(b"\0").decode(),
@@ -148,28 +152,3 @@ def _link(body: bytes, addresses: dict[int, list[Address]]) -> LinkFact:
         enslaved=IFLA_MASTER in parts,
         addresses=tuple(addresses.get(index, ())),
     )
-
-
-def _list_netlink(what: int) -> Iterator[bytes]:
-    """Yield the message bodies of one netlink dump."""
-    with socket.socket(
-        socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE
-    ) as sock:
-        sock.send(struct.pack("=IHHII", 32, what, NLM_F_REQUEST_DUMP, 1, 0) + bytes(16))
-        while True:
-            data = sock.recv(1 << 17)
-            while data:
-                length, kind = struct.unpack_from("=IH", data)
-                if kind == NLMSG_DONE:
-                    return
-                if kind == NLMSG_ERROR:
-                    raise OSError(-struct.unpack_from("=i", data, 16)[0], "netlink")
-                yield data[16:length]
-                data = data[(length + 3) & ~3 :]
-
-
-def _read_attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
-    while len(data) >= 4:
-        length, kind = struct.unpack_from("=HH", data)
-        yield kind & 0x3FFF, data[4:length]
-        data = data[max((length + 3) & ~3, 4) :]

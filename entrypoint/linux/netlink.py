@@ -16,6 +16,8 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Final, assert_never
 
+import anyio.lowlevel
+
 from entrypoint.addresses import Address
 from entrypoint.linux.kernel_objects import (
     DeviceConfig,
@@ -23,6 +25,7 @@ from entrypoint.linux.kernel_objects import (
     Item,
     Link,
     LinkAddress,
+    LinkState,
     LinkUp,
     Route,
     Rule,
@@ -33,18 +36,22 @@ from entrypoint.linux.kernel_objects import (
 from entrypoint.linux.netlink_messages import (
     FAMILIES,
     Message,
+    NextHops,
     address_fields,
     address_state,
     concerns_us,
     flow_fields,
     index_of,
     link_state,
+    next_hops,
     route_fields,
     routes_of,
     rule_fields,
     rule_of,
+    worth_a_look,
 )
 from entrypoint.linux.proc import read_listening, read_traffic
+from entrypoint.linux.raw_netlink import DUMP, HEADER, Keep, ask
 from entrypoint.linux.sock_diag import close_outgoing
 from entrypoint.linux.sockets import watch_groups
 
@@ -63,9 +70,12 @@ def _bare_package(name: str) -> None:
 _bare_package("pyroute2")
 
 from pyroute2.iproute.linux import AsyncIPRoute  # noqa: E402
-from pyroute2.netlink import NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR, NLM_F_REQUEST  # noqa: E402
+from pyroute2.netlink import NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST  # noqa: E402
 from pyroute2.netlink.exceptions import NetlinkError  # noqa: E402
 from pyroute2.netlink.generic import wireguard as wg  # noqa: E402
+from pyroute2.netlink.rtnl.fibmsg import fibmsg  # noqa: E402
+from pyroute2.netlink.rtnl.ifaddrmsg import ifaddrmsg  # noqa: E402
+from pyroute2.netlink.rtnl.ifinfmsg import ifinfmsg  # noqa: E402
 from pyroute2.netlink.rtnl.rtmsg import rtmsg  # noqa: E402
 
 # pyroute2's list ends at 23; the next (linux/rtnetlink.h) look up a route for another user, and by ports.
@@ -77,11 +87,11 @@ rtmsg.nla_map = (
     ("RTA_IP_PROTO", "uint8"),
     ("RTA_SPORT", "be16"),
     ("RTA_DPORT", "be16"),
+    ("RTA_NH_ID", "uint32"),
 )
 
 
-ATTEMPTS: Final = 5
-"""How many listings another program's changes may interrupt before it is an error."""
+RTM_GETLINK, RTM_GETADDR, RTM_GETROUTE, RTM_GETRULE, RTM_GETNEXTHOP = 18, 22, 26, 34, 106
 
 GROUPS: Final = (1, 5, 7, 8, 9, 11, 19)
 """RTNLGRP_: LINK, and IFADDR, ROUTE, RULE of IPv4 and IPv6 (linux/rtnetlink.h)."""
@@ -102,13 +112,20 @@ RT_SCOPE_NOWHERE, RTPROT_UNSPEC = 255, 0
 class SystemNetlink:
     """The kernel of this network namespace (see world.Netlink)."""
 
-    async def snapshot(self) -> Snapshot:
-        """List everything. Raises OSError."""
-        for _ in range(ATTEMPTS):
-            with _translated():
-                if (snapshot := await _snapshot()) is not None:
-                    return snapshot
-        raise OSError(errno.EINTR, "the network changes faster than it can be listed")
+    async def snapshot(self, *, whole: bool = False) -> Snapshot:
+        """List what decides: of routes only default and connected ones, and other tables than main's."""
+        await anyio.lowlevel.checkpoint()
+        return _snapshot(whole)
+
+    async def link(self, name: str) -> LinkState | None:
+        """Look one link up by its name."""
+        try:
+            (answer,) = await _request("link", "get", ifname=name)
+        except OSError as error:
+            if error.errno == errno.ENODEV:
+                return None
+            raise
+        return link_state(answer)
 
     async def add(self, item: Item) -> None:
         """Add one item."""
@@ -186,40 +203,43 @@ class SystemNetlink:
         return read_listening()
 
 
-async def _snapshot() -> Snapshot | None:
-    """List everything; None if a change interrupted the listing."""
-    async with AsyncIPRoute() as netlink:
-        links = [message async for message in await netlink.link("dump")]
-        addresses = [message async for message in await netlink.addr("dump", family=socket.AF_UNSPEC)]
-        routes: list[Message] = []
-        rules: list[Message] = []
-        for family in FAMILIES:
-            with _present(family):
-                routes += [message async for message in await netlink.route("dump", family=family)]
-                rules += [message async for message in await netlink.rule("dump", family=family)]
-    # The kernel marks a listing that a change interrupted; half of it is old, so it is repeated.
-    if any(message["header"]["flags"] & NLM_F_DUMP_INTR for message in (*links, *addresses, *routes, *rules)):
-        return None
-    states = tuple(map(link_state, links))
+def _listed(kind: int, body: bytes, form: type[Message], keep: Keep | None = None) -> list[Message]:
+    """Return a listing, decoded by pyroute2; a kernel without IPv6 has nothing to list."""
+    try:
+        answers = ask(socket.NETLINK_ROUTE, kind, DUMP, body, keep)
+    except OSError as error:
+        if error.errno in NO_IPV6:
+            return []
+        raise
+    messages = [form(answer) for answer in answers]
+    for message in messages:
+        message.decode()
+    return messages
+
+
+def _snapshot(whole: bool) -> Snapshot:
+    states = tuple(map(link_state, _listed(RTM_GETLINK, bytes(16), ifinfmsg)))
     # By index first: another program may rename a link between two listings.
     names = {state.index: state.name for state in states}
+    routes: list[Message] = []
+    rules: list[Message] = []
+    for family in FAMILIES:
+        head = bytes((family, *bytes(11)))
+        routes += _listed(RTM_GETROUTE, head, rtmsg, None if whole else worth_a_look)
+        rules += _listed(RTM_GETRULE, head, fibmsg)
+    addresses = _listed(RTM_GETADDR, bytes(8), ifaddrmsg)
+    hops: dict[int, NextHops] = {}
+    if any(message.get_attr("RTA_NH_ID") and not message.get_attr("RTA_OIF") for message in routes):
+        hops = next_hops(
+            [answer[HEADER:] for answer in ask(socket.NETLINK_ROUTE, RTM_GETNEXTHOP, DUMP, bytes(8))]
+        )
     return Snapshot(
         links=states,
         addresses=tuple(address_state(message, names) for message in addresses),
         # A kernel without IPv6 answers the second request with IPv4 again.
-        routes=tuple(dict.fromkeys(route for message in routes for route in routes_of(message, names))),
+        routes=tuple(dict.fromkeys(route for message in routes for route in routes_of(message, names, hops))),
         rules=tuple(dict.fromkeys(map(rule_of, rules))),
     )
-
-
-@contextmanager
-def _present(family: int) -> Iterator[None]:
-    """Accept a kernel without IPv6."""
-    try:
-        yield
-    except NetlinkError as error:
-        if family == socket.AF_INET or error.code not in NO_IPV6:
-            raise
 
 
 @contextmanager

@@ -7,13 +7,15 @@ import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_interface, ip_network
 from socket import AF_INET, AF_INET6
 from typing import Any, Final, Literal
 
 from entrypoint.addresses import Address, Family, Mark, Network
 from entrypoint.linux.kernel_objects import AddressState, Flow, LinkAddress, LinkState, Route, Rule
+from entrypoint.linux.raw_netlink import attributes
 
 FAMILIES: Final[dict[int, Family]] = {AF_INET: 4, AF_INET6: 6}
 IFF_UP: Final = 0x1
@@ -21,6 +23,8 @@ IFA_F_TEMPORARY, IFA_F_DADFAILED, IFA_F_DEPRECATED, IFA_F_TENTATIVE = 0x01, 0x08
 RT_SCOPE_LINK: Final = 253
 NLMSG_HEADER: Final = 16
 RTM_NEWROUTE, RTM_DELROUTE = 24, 25
+FULL_TABLES: Final = (254, 255)
+NHA_ID, NHA_GROUP, NHA_OIF, NHA_GATEWAY = 1, 2, 5, 6
 LONGEST_DEFAULT: Final = 3
 """0.0.0.0/1 and 2000::/3 are parts of a default route."""
 RTPROT_KERNEL: Final = 2
@@ -53,10 +57,42 @@ def concerns_us(data: bytes) -> bool:
     return False
 
 
-def decides(route: bytes) -> bool:
-    """Return whether a route (struct rtmsg) is a default route, a part of one, or an address's network."""
-    _, length, _, _, _, protocol, _, kind = route[:8]
-    return length <= LONGEST_DEFAULT or (protocol == RTPROT_KERNEL and kind == RTN_UNICAST)
+def decides(data: bytes, at: int = 0) -> bool:
+    """Return whether the route (struct rtmsg) at this place is a default, a part of one, or connected."""
+    return data[at + 1] <= LONGEST_DEFAULT or (data[at + 5] == RTPROT_KERNEL and data[at + 7] == RTN_UNICAST)
+
+
+def worth_a_look(data: bytes, at: int) -> bool:
+    """Return whether a listed route decides, or is not in `main` and `local`, which a router fills."""
+    return decides(data, at + NLMSG_HEADER) or data[at + NLMSG_HEADER + 4] not in FULL_TABLES
+
+
+type NextHops = tuple[tuple[int, Address | None], ...]
+"""Index of the device and gateway of each way."""
+
+
+def next_hops(bodies: Sequence[bytes]) -> dict[int, NextHops]:
+    """Return what nexthop objects (struct nhmsg, linux/nexthop.h) stand for, by id."""
+    known = [dict(attributes(body[8:])) for body in bodies]
+    single: dict[int, NextHops] = {}
+    for one in known:
+        if NHA_OIF in one:
+            gateway = ip_address(one[NHA_GATEWAY]) if NHA_GATEWAY in one else None
+            single[_number(one[NHA_ID])] = ((_number(one[NHA_OIF]), gateway),)
+    groups = {
+        _number(one[NHA_ID]): tuple(
+            way
+            for member in range(0, len(one[NHA_GROUP]), 8)
+            for way in single.get(_number(one[NHA_GROUP][member : member + 4]), ())
+        )
+        for one in known
+        if NHA_GROUP in one
+    }
+    return single | groups
+
+
+def _number(data: bytes) -> int:
+    return int.from_bytes(data, sys.byteorder)
 
 
 def link_state(message: Message) -> LinkState:
@@ -86,7 +122,9 @@ def address_state(message: Message, names: Mapping[int, str]) -> AddressState:
     )
 
 
-def routes_of(message: Message, names: Mapping[int, str]) -> Iterator[Route]:
+def routes_of(
+    message: Message, names: Mapping[int, str], hops_by_id: Mapping[int, NextHops] | None = None
+) -> Iterator[Route]:
     """Yield the routes in an RTM_NEWROUTE message, one for each next hop."""
     family = FAMILIES.get(message["family"])
     if family is None:
@@ -101,11 +139,13 @@ def routes_of(message: Message, names: Mapping[int, str]) -> Iterator[Route]:
     if message["tos"]:
         more.append(f"tos {message['tos']}")
     # A multipath route counts as one route for each hop: each of them is a way out.
-    hops = [(hop["oif"], hop) for hop in message.get_attr("RTA_MULTIPATH") or ()]
-    for index, hop in hops or [(message.get_attr("RTA_OIF"), message)]:
+    ways: NextHops = tuple((hop["oif"], _gateway(hop)) for hop in message.get_attr("RTA_MULTIPATH") or ())
+    if not ways and not message.get_attr("RTA_OIF"):
+        ways = (hops_by_id or {}).get(message.get_attr("RTA_NH_ID") or 0, ())
+    connected = message["proto"] == RTPROT_KERNEL and kind == RTN_UNICAST
+    for index, gateway in ways or ((message.get_attr("RTA_OIF"), _gateway(message)),):
         device = None if kind == RTN_UNREACHABLE else names.get(index, "")
-        connected = message["proto"] == RTPROT_KERNEL and kind == RTN_UNICAST
-        yield Route(destination, table, device, metric, _gateway(hop), " ".join(more), connected)
+        yield Route(destination, table, device, metric, gateway, " ".join(more), connected)
 
 
 def _gateway(hop: Message) -> Address | None:

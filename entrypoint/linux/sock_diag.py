@@ -5,7 +5,6 @@ packet that it sees for the beginning, and would let an older outgoing connectio
 """
 
 import errno
-import os
 import socket
 import struct
 import sys
@@ -15,17 +14,15 @@ from ipaddress import ip_address
 from typing import Final
 
 from entrypoint.addresses import Address, word_for
+from entrypoint.linux.raw_netlink import ACK, DUMP, HEADER, ask, attributes
 
 NETLINK_SOCK_DIAG: Final = 4
 SOCK_DIAG_BY_FAMILY, SOCK_DESTROY = 20, 21
-NLMSG_ERROR, NLMSG_DONE = 2, 3
-REQUEST, ACK, DUMP = 0x1, 0x4, 0x300
 INET_DIAG_MARK: Final = 15
 LISTEN: Final = 10
 UNPRIVILEGED: Final = 1024
 SENDING: Final = sum(1 << state for state in (1, 2, 3, 4, 5, 8, 9, 11))
 """States of a TCP socket that may still send (net/tcp_states.h), and 1 of a connected UDP socket."""
-TRANSPORTS: Final = (socket.IPPROTO_TCP, socket.IPPROTO_UDP)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,52 +89,28 @@ def close_outgoing(allowed: Callable[[Address, Address], bool]) -> int:
 
     Raises OSError: EOPNOTSUPP or ENOENT where the kernel has no such service.
     """
-    kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
-    with socket.socket(socket.AF_NETLINK, kind, NETLINK_SOCK_DIAG) as sock:
-        sock.settimeout(2)
-        closed = 0
-        for one in outgoing(list(_list(sock)), allowed):
-            try:
-                _exchange(sock, SOCK_DESTROY, ACK, one.family, one.protocol, 1 << one.state, one.id)
-            except OSError as error:
-                if error.errno != errno.ENOENT:  # it ended by itself
-                    raise
-            else:
-                closed += 1
-        return closed
+    closed = 0
+    for one in outgoing(list(_list()), allowed):
+        try:
+            _ask(SOCK_DESTROY, ACK, one.family, one.protocol, 1 << one.state, one.id)
+        except OSError as error:
+            if error.errno != errno.ENOENT:  # it ended by itself
+                raise
+        else:
+            closed += 1
+    return closed
 
 
-def _list(sock: socket.socket) -> Iterator[OpenSocket]:
+def _list() -> Iterator[OpenSocket]:
     for family in (socket.AF_INET, socket.AF_INET6):
-        for protocol in TRANSPORTS:
-            for body in _exchange(sock, SOCK_DIAG_BY_FAMILY, DUMP, family, protocol, 0xFFFFFFFF, bytes(48)):
-                state, identity = body[1], body[4:52]
-                attributes = dict(_attributes(body[72:]))
-                mark = int.from_bytes(attributes.get(INET_DIAG_MARK, b""), sys.byteorder)
-                yield OpenSocket(family, protocol, state, identity, mark)
+        for protocol in (socket.IPPROTO_TCP, socket.IPPROTO_UDP):
+            for message in _ask(SOCK_DIAG_BY_FAMILY, DUMP, family, protocol, 0xFFFFFFFF, bytes(48)):
+                body = message[HEADER:]
+                mark = dict(attributes(body[72:])).get(INET_DIAG_MARK, b"")
+                yield OpenSocket(family, protocol, body[1], body[4:52], int.from_bytes(mark, sys.byteorder))
 
 
-def _exchange(
-    sock: socket.socket, command: int, flags: int, family: int, protocol: int, states: int, identity: bytes
-) -> list[bytes]:
-    """Send one inet_diag_req_v2; return the bodies of the answers."""
+def _ask(command: int, flags: int, family: int, protocol: int, states: int, identity: bytes) -> list[bytes]:
+    """Send one inet_diag_req_v2."""
     body = struct.pack("=BBBBI", family, protocol, 0, 0, states) + identity
-    sock.send(struct.pack("=IHHII", 16 + len(body), command, REQUEST | flags, 1, 0) + body)
-    answers: list[bytes] = []
-    while True:
-        data = sock.recv(1 << 17)
-        while data:
-            length, kind = struct.unpack_from("=IH", data)
-            if kind == NLMSG_ERROR and (code := -struct.unpack_from("=i", data, 16)[0]):
-                raise OSError(code, os.strerror(code))
-            if kind in {NLMSG_DONE, NLMSG_ERROR}:
-                return answers
-            answers.append(data[16:length])
-            data = data[(length + 3) & ~3 :]
-
-
-def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
-    while len(data) >= 4:
-        length, kind = struct.unpack_from("=HH", data)
-        yield kind, data[4:length]
-        data = data[max((length + 3) & ~3, 4) :]
+    return ask(NETLINK_SOCK_DIAG, command, flags, body)

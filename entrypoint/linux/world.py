@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from entrypoint.addresses import Address
+from entrypoint.linux.kernel_objects import DeviceConfig, Flow, Item, LinkState, Snapshot, Stats, Traffic
+
 if TYPE_CHECKING:
     import ssl
 
     import httpx
-
-    from entrypoint.addresses import Address
-    from entrypoint.linux.kernel_objects import DeviceConfig, Flow, Item, Snapshot, Stats, Traffic
 
 
 class Clock(Protocol):
@@ -52,7 +52,7 @@ class Http(Protocol):
     def transport(
         self,
         way: Marked | Bound,
-        addresses: "Sequence[Address]",
+        addresses: Sequence[Address],
         ca_file: Path | None = None,
         *,
         newest: "ssl.TLSVersion | None" = None,
@@ -64,15 +64,15 @@ class Http(Protocol):
         """
 
     async def lookup(
-        self, name: str, servers: "Sequence[Address]", way: Marked | Bound, *, limit: float = 5.0
-    ) -> "tuple[Address, ...]":
+        self, name: str, servers: Sequence[Address], way: Marked | Bound, *, limit: float = 5.0
+    ) -> tuple[Address, ...]:
         """Query the DNS servers in turn (UDP, then TCP if truncated); return the addresses, IPv4 first.
 
         An IP literal is returned as it is. Raises OSError when no server answers with an address
         within `limit` seconds each.
         """
 
-    async def ask(self, server: "Address", name: str, way: Marked | Bound, *, limit: float) -> None:
+    async def ask(self, server: Address, name: str, way: Marked | Bound, *, limit: float) -> None:
         """Send one DNS query over UDP; return on any answer, raise OSError without one in `limit` seconds."""
 
 
@@ -83,31 +83,34 @@ class Netlink(Protocol):
     EADDRNOTAVAIL for what does not, EOPNOTSUPP for an unknown kind of link, EPERM without NET_ADMIN.
     """
 
-    async def snapshot(self) -> "Snapshot":
-        """List everything."""
+    async def link(self, name: str) -> LinkState | None:
+        """Look one link up by its name."""
 
-    async def add(self, item: "Item") -> None:
+    async def snapshot(self, *, whole: bool = False) -> Snapshot:
+        """List links, addresses, rules, and of the routes those that decide; `whole` lists every route."""
+
+    async def add(self, item: Item) -> None:
         """Add one item."""
 
-    async def remove(self, item: "Item") -> None:
+    async def remove(self, item: Item) -> None:
         """Remove one item."""
 
     def changes(self) -> AbstractAsyncContextManager[AsyncIterator[None]]:
         """Subscribe; the iterator yields once for each burst of changes, whoever makes them."""
 
-    async def configure_wireguard(self, config: "DeviceConfig") -> None:
+    async def configure_wireguard(self, config: DeviceConfig) -> None:
         """Configure a kernel WireGuard device; its old peers are gone afterwards."""
 
-    async def wireguard_stats(self, device: str) -> "Stats":
+    async def wireguard_stats(self, device: str) -> Stats:
         """Read a kernel WireGuard device's counters."""
 
-    def traffic(self, device: str) -> "Traffic | None":
+    def traffic(self, device: str) -> Traffic | None:
         """Read a device's packet counters without waiting; None if it does not exist."""
 
-    async def route_device(self, flow: "Flow") -> str | None:
+    async def route_device(self, flow: Flow) -> str | None:
         """Return the interface that a local packet would leave by, None if it would be rejected."""
 
-    def close_outgoing(self, allowed: "Callable[[Address, Address], bool]") -> int:
+    def close_outgoing(self, allowed: Callable[[Address, Address], bool]) -> int:
         """Close the connections to the internet that began here, except `allowed` (local, remote) ones.
 
         Returns how many were closed.
@@ -174,7 +177,7 @@ class Processes(Protocol):
         Raises OSError if nothing listens.
         """
 
-    async def is_responsive(self, address: "Address", port: int, *, limit: float) -> bool:
+    async def is_responsive(self, address: Address, port: int, *, limit: float) -> bool:
         """Return whether the server on our `address` reacts to a client that closes without sending."""
 
 

@@ -1,7 +1,7 @@
 """Bring the kernel to the plan: list, compare, add, then remove."""
 
 import errno
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -89,7 +89,7 @@ async def converge(plan: NetworkPlan, netlink: Netlink) -> Converged:
     return Converged(tuple(added), tuple(removed), missing)
 
 
-async def remove_all(ids: OurIds, netlink: Netlink) -> None:
+async def remove_all(ids: OurIds, netlink: Netlink, known: Sequence[Item] = ()) -> None:
     """Remove everything that carries `ids`, except the device itself.
 
     A failure does not keep the rest from being removed; the first OSError is raised at the end.
@@ -98,7 +98,12 @@ async def remove_all(ids: OurIds, netlink: Netlink) -> None:
     for _ in range(ROUNDS):
         # Again from a fresh listing: other programs add and delete meanwhile.
         refused.clear()
-        _, surplus = difference(NetworkPlan(ids, ()), await netlink.snapshot())
+        try:
+            _, surplus = difference(NetworkPlan(ids, ()), await netlink.snapshot())
+        except OSError:
+            if not known:
+                raise
+            surplus = tuple(reversed(known))  # one by one, as the kernel says what is gone
         for item in surplus:
             try:
                 await tolerate(netlink.remove, item, GONE)
@@ -130,7 +135,7 @@ async def apply(plan: NetworkPlan, netlink: Netlink) -> AsyncIterator[Converged]
     That includes what later plans with the same ids added. Raises PlatformError.
     """
     async with UnwindStack() as stack:
-        stack.undo("rules and routes", partial(remove_all, plan.ids, netlink))
+        stack.undo("rules and routes", partial(remove_all, plan.ids, netlink, plan.items))
         try:
             converged = await converge(plan, netlink)
         except OSError as error:
@@ -146,17 +151,10 @@ async def list_all(netlink: Netlink) -> Snapshot:
         raise explain("cannot list links, addresses, routes and rules", error) from error
 
 
-async def find_link(netlink: Netlink, name: str) -> LinkState | None:
-    """Return the link of this name, or None."""
-    links = (await netlink.snapshot()).links
-    return next((link for link in links if link.name == name), None)
-
-
 async def delete_link(netlink: Netlink, name: str) -> None:
     """Delete one of our links, which ends its engine; accept that another program deletes it meanwhile."""
-    link = await find_link(netlink, name)
     try:
-        match link:
+        match await netlink.link(name):
             # A device of this name but of another kind was not made by ss-warp.
             case LinkState(kind="tun" | "wireguard" as kind):
                 await netlink.remove(Link(name, kind))

@@ -14,7 +14,7 @@ from entrypoint.errors import PlatformError, explain
 from entrypoint.linux.kernel_objects import DeviceConfig, Link
 from entrypoint.linux.proc import memory_limit
 from entrypoint.linux.world import Netlink, World
-from entrypoint.routing.reconcile import delete_link, find_link
+from entrypoint.routing.reconcile import delete_link
 from entrypoint.unwind import UnwindStack
 from entrypoint.wireguard.device import Device, KernelDevice
 from entrypoint.wireguard.userspace import UserspaceDevice
@@ -84,7 +84,7 @@ async def open_device(
     """
     async with UnwindStack() as stack:
         try:
-            old = await find_link(world.netlink, config.name)
+            old = await world.netlink.link(config.name)
             if old is not None and old.kind not in {"tun", "wireguard"}:
                 raise PlatformError(
                     f"cannot create {config.name}: a device of this name is already there, and not ours",

@@ -13,7 +13,7 @@ import anyio
 
 from entrypoint.linux.kernel_objects import DeviceConfig, Link, LinkUp, Stats
 from entrypoint.linux.world import Program, Running, World
-from entrypoint.routing.reconcile import delete_link, find_link
+from entrypoint.routing.reconcile import delete_link
 from entrypoint.wireguard.device import Implementation, Trouble
 
 UAPI_GET = "get=1\n\n"
@@ -149,7 +149,7 @@ class UserspaceDevice:
                 if self._engine not in (dead, None):
                     return
                 await self.end()
-                if await find_link(self._world.netlink, self.name) is None:
+                if await self._world.netlink.link(self.name) is None:
                     report("gone")
                     return
                 try:
@@ -165,7 +165,7 @@ class UserspaceDevice:
     async def _start(self) -> None:
         """Start the engine on the TUN and give it the configuration; the TUN's MTU stays what it was."""
         await self._unused()
-        link = await find_link(self._world.netlink, self.name)
+        link = await self._world.netlink.link(self.name)
         if link is None:
             # The engine would make an interface of its own, which dies with it.
             raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))

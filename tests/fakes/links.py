@@ -37,7 +37,11 @@ class FakeLinks:
         self._count = 1
         self._changed = anyio.Event()
 
-    async def snapshot(self) -> Snapshot:
+    async def link(self, name: str) -> LinkState | None:
+        await checkpoint()
+        return self.links.get(name)
+
+    async def snapshot(self, *, whole: bool = False) -> Snapshot:
         await checkpoint()
         return Snapshot(links=tuple(self.links.values()))
 

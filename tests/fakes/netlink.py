@@ -94,7 +94,11 @@ class FakeNetlink:
     def __str__(self) -> str:
         return show(self._state())
 
-    async def snapshot(self) -> Snapshot:
+    async def link(self, name: str) -> LinkState | None:
+        await anyio.lowlevel.checkpoint()
+        return next((link for link in self.links if link.name == name), None)
+
+    async def snapshot(self, *, whole: bool = False) -> Snapshot:
         await anyio.lowlevel.checkpoint()
         return self._state()
 

@@ -18,7 +18,6 @@ from entrypoint.addresses import Address
 from entrypoint.errors import PlatformError
 from entrypoint.linux.kernel_objects import LinkUp
 from entrypoint.linux.world import Clock, Netlink, Program, Running
-from entrypoint.routing.reconcile import find_link
 
 EINVAL = -22
 
@@ -92,7 +91,7 @@ class FakeWireguardGo(FakeChild):
         self.tx_bytes = 0
 
     async def begin(self) -> None:
-        link = await find_link(self.netlink, self.name)
+        link = await self.netlink.link(self.name)
         if link is None:
             self.say(f"ERROR: ({self.name}) Failed to create TUN device: operation not permitted")
             self.end(1)
@@ -104,7 +103,7 @@ class FakeWireguardGo(FakeChild):
 
         async def follow() -> None:
             async with self.netlink.changes() as changes:
-                while await find_link(self.netlink, self.name) is not None:
+                while await self.netlink.link(self.name) is not None:
                     await anext(changes)
             self.end(0)
 

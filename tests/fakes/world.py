@@ -22,7 +22,7 @@ from entrypoint.account.model import public_key
 from entrypoint.addresses import Address, Destination, Endpoint
 from entrypoint.firewall.policy import Closed
 from entrypoint.firewall.ruleset import ruleset
-from entrypoint.linux.kernel_objects import Snapshot, Traffic
+from entrypoint.linux.kernel_objects import LinkState, Snapshot, Traffic
 from entrypoint.linux.world import Bound, Marked, Netlink, World
 from entrypoint.settings import Settings, load
 from entrypoint.status.board import Board, Run
@@ -145,7 +145,7 @@ class CountingNetlink(FakeNetlink):
     snapshots = 0
     deaf_at: tuple[int, int] = (0, 0)
 
-    async def snapshot(self) -> Snapshot:
+    async def snapshot(self, *, whole: bool = False) -> Snapshot:
         self.snapshots += 1
         if self.snapshots == self.deaf_at[0]:
             raise OSError(self.deaf_at[1], "the kernel does not say")
@@ -167,8 +167,11 @@ class Inside:
         self.netlink = netlink
         self.add, self.changes = netlink.add, netlink.changes
 
-    async def snapshot(self) -> Snapshot:
+    async def snapshot(self, *, whole: bool = False) -> Snapshot:
         return await FakeNetlink.snapshot(self.netlink)
+
+    async def link(self, name: str) -> LinkState | None:
+        return await FakeNetlink.link(self.netlink, name)
 
 
 @dataclass

@@ -10,7 +10,6 @@ import pytest
 
 from entrypoint.linux.netlink import read_wireguard
 from entrypoint.linux.proc import read_traffic
-from entrypoint.routing.reconcile import find_link
 from entrypoint.wireguard.device import Trouble
 from entrypoint.wireguard.open import check_available
 from tests.lab.stand import (
@@ -47,7 +46,7 @@ async def test_it_carries_packets_and_leaves_nothing(edge: Edge) -> None:
         assert traffic is not None
         assert traffic.rx > 0
         assert len(engines()) == 1
-    assert await find_link(WORLD.netlink, NAME) is None
+    assert await WORLD.netlink.link(NAME) is None
     assert engines() == []
     assert not Path(f"/var/run/wireguard/{NAME}.sock").exists()
 
@@ -56,7 +55,7 @@ async def test_killed_again_and_again_it_carries_packets_within_two_seconds(edge
     reports: list[Trouble] = []
     took = []
     async with kept(reports):
-        before = await find_link(WORLD.netlink, NAME)
+        before = await WORLD.netlink.link(NAME)
         with ask() as sock:
             await answered(sock)
             for round_ in range(5):
@@ -64,7 +63,7 @@ async def test_killed_again_and_again_it_carries_packets_within_two_seconds(edge
                 os.kill(pid, signal.SIGKILL)
                 took.append(await answered(sock))
                 await until(lambda: len(reports) == round_ + 1)  # noqa: B023 - awaited here
-        assert await find_link(WORLD.netlink, NAME) == before
+        assert await WORLD.netlink.link(NAME) == before
     print("traffic again after", [f"{seconds:.3f}" for seconds in took])
     assert max(took) <= 2
     assert reports == ["restarted"] * 5

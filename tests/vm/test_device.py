@@ -13,7 +13,6 @@ import anyio
 import pytest
 from nacl.public import PrivateKey
 
-from entrypoint.routing.reconcile import find_link
 from entrypoint.wireguard.device import Device
 from entrypoint.wireguard.open import check_available
 from tests.cloudflare.netns import Namespace, run
@@ -57,7 +56,7 @@ async def test_it_carries_packets_and_leaves_nothing(edge: Edge) -> None:
         assert stats.tx_bytes > 0
         assert abs(stats.handshake - time.time()) < longer(5)
         assert engines() == []
-    assert await find_link(WORLD.netlink, NAME) is None
+    assert await WORLD.netlink.link(NAME) is None
 
 
 async def test_a_new_peer_mends_a_session_that_the_edge_forgot(edge: Edge, record: Record) -> None:
@@ -144,16 +143,16 @@ async def main():
 anyio.run(main)
 """
     assert python(program).returncode == -signal.SIGKILL
-    left = await find_link(WORLD.netlink, NAME)
+    left = await WORLD.netlink.link(NAME)
     assert left is not None
     assert left.kind == "wireguard"
     async with kept([]):
-        new = await find_link(WORLD.netlink, NAME)
+        new = await WORLD.netlink.link(NAME)
         assert new is not None
         assert new.index != left.index
         with ask() as sock:
             await answered(sock, longer(5))
-    assert await find_link(WORLD.netlink, NAME) is None
+    assert await WORLD.netlink.link(NAME) is None
 
 
 async def test_encrypted_packets_carry_the_mark_and_the_user_of_what_is_inside(edge: Edge) -> None:

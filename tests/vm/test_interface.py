@@ -10,7 +10,6 @@ from pyroute2.netlink.exceptions import NetlinkError
 
 from entrypoint.linux.kernel_objects import Link, LinkAddress, LinkUp, Route
 from entrypoint.linux.netlink import SystemNetlink
-from entrypoint.routing.reconcile import find_link
 from tests.cloudflare.netns import Namespace
 from tests.lab.alone import ANY4, ANY6, T4, inside
 from tests.vm.devices import CONFIG, PEER, namespace, pyroute2_set, read
@@ -84,9 +83,9 @@ def test_it_is_renamed_while_it_is_up(namespace: Namespace) -> None:
         netlink = SystemNetlink()
         await netlink.configure_wireguard(CONFIG)
         await netlink.add(LinkUp("wg0", 1280))
-        before = await find_link(netlink, "wg0")
+        before = await netlink.link("wg0")
         namespace.ip("link set wg0 name stolen")
-        after = await find_link(netlink, "stolen")
+        after = await netlink.link("stolen")
         assert before and after
         assert (after.index, after.up) == (before.index, True)
         with pytest.raises(OSError, match=rf"Errno {errno.ENODEV}\b"):

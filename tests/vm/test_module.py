@@ -9,7 +9,6 @@ import pytest
 
 from entrypoint.errors import PlatformError
 from entrypoint.linux.netlink import read_wireguard
-from entrypoint.routing.reconcile import find_link
 from entrypoint.wireguard.open import check_available, open_device
 from tests.cloudflare.netns import run
 from tests.lab.stand import LOG, NAME, WORLD, Edge, answered, ask, config, dress, edge, kept
@@ -35,7 +34,7 @@ async def test_unloading_the_module_deletes_live_interfaces(edge: Edge) -> None:
     """And making one anew loads it again: no modprobe of ours, no SYS_MODULE."""
     async with kept([]) as device:
         run("modprobe", "--remove", "wireguard")
-        assert await find_link(WORLD.netlink, NAME) is None
+        assert await WORLD.netlink.link(NAME) is None
         with pytest.raises(OSError, match=rf"Errno {errno.ENODEV}\b"):
             await device.stats()
         run("modprobe", "--remove", "wireguard")  # asking has loaded it again
