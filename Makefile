@@ -88,8 +88,9 @@ version:
 release: test-image ## write dist/: archives to load, bill of materials, licences, notes, checksums
 	@rm -rf dist && mkdir dist
 	@docker tag $(IMAGE) $(IMAGE):$(ARCH)
-	@for arch in amd64 arm64; do ! docker image inspect $(IMAGE):$$arch >/dev/null 2>&1 \
-		|| docker save --output dist/image-$$arch.tar $(IMAGE):$$arch; done
+	@for arch in amd64 arm64; do ! docker image inspect $(IMAGE):$$arch >/dev/null 2>&1 || { \
+		docker tag $(IMAGE):$$arch $(IMAGE) && docker save --output dist/image-$$arch.tar $(IMAGE); }; done; \
+		docker tag $(IMAGE):$(ARCH) $(IMAGE)
 	@$(RUN) --interactive --network none --entrypoint /opt/ss-warp/bin/python $(IMAGE) - <release/inventory.py >dist/parts.json
 	@tar --create --directory dist . | $(RUN) --interactive --network none $(TEST_IMAGE) python -m release \
 		| tar --extract --directory dist
