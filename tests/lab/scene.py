@@ -49,7 +49,7 @@ def reasons(lab: Lab, *, first_run: bool = False) -> list[Allowed]:
         *([called("public address", [TRACE4, TRACE6], 443)] if first_run else ()),
         neighbours(),
         wireguard(EDGE, EDGE_PORTS),
-        served("shadowsocks", 8388, ("tcp", "udp")),
+        served("shadowsocks", 8388, ("tcp", "udp"), CLIENT),
         Allowed("closed port", _closed_port),
         called("api", lab.cloudflare.config.api_addresses, 443),
         looked_up(["api.cloudflareclient.com", "engage.cloudflareclient.com"], [TRACE4, TRACE6]),

@@ -137,6 +137,7 @@ def opened(kind: Kind) -> socket.socket:
                 sock = socket.socket(family, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.IPPROTO_RAW)
             case _:
                 sock = socket.socket(family, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
     with ExitStack() as stack:
         stack.enter_context(sock)
         if kind.device:

@@ -14,7 +14,7 @@ import pytest
 from tests.cloudflare.config import EDGE_PORTS, bulk, bulk_sha256
 from tests.lab.client import Client, Target, shadowsocks_client
 from tests.lab.product import Product
-from tests.lab.topology import HOST, WIRE, Lab
+from tests.lab.topology import CLIENT, HOST, WIRE, Lab
 from tests.lab.wire import Wire, called, looked_up, neighbours, served, wireguard
 from tests.pace import fewer
 
@@ -34,7 +34,7 @@ def watched(lab: Lab) -> Iterator[Wire]:
     allowed = [
         neighbours(),
         wireguard(EDGE, EDGE_PORTS),
-        served("shadowsocks", 8388, ("tcp", "udp")),
+        served("shadowsocks", 8388, ("tcp", "udp"), CLIENT),
         called("api", config.api_addresses, 443),
         looked_up(["api.cloudflareclient.com", "engage.cloudflareclient.com"], [TRACE4, TRACE6]),
     ]

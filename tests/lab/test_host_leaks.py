@@ -1,16 +1,24 @@
-"""Host placement, full: sessions older than we are. What leaves, and what not: tests/lab/leaks."""
+"""Host placement, full: sessions older than we are, and a failure later on; the rest: tests/lab/leaks."""
 
-from collections.abc import Iterator
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import Record
-from tests.lab.host_topology import dump, host_lab
+from tests.lab.host_topology import SSH, dump, host_lab
 from tests.lab.hosts import LONGEST, on_host
-from tests.lab.product import eventually
-from tests.lab.topology import HOST, Lab
-from tests.lab.visitors import Session
+from tests.lab.probes import Prober
+from tests.lab.product import Product, eventually
+from tests.lab.scene import reasons
+from tests.lab.senders import ANYBODY, THE_SERVERS
+from tests.lab.topology import HOST, WIRE, Lab
+from tests.lab.visitors import Session, greeted
+from tests.lab.wire import Wire, served
 
 pytestmark = pytest.mark.lab
 
@@ -37,3 +45,45 @@ def test_sessions_older_than_conntrack_live_on(lab: Lab, tmp_path: Path, record:
     assert longest <= LONGEST
     for session in sessions:
         session.close()
+
+
+def test_after_a_failure_later_on_it_stays_closed(lab: Lab, tmp_path: Path, record: Record) -> None:
+    """It has served, then a defect ends it: nothing leaves in clear until it is started and stopped again."""
+    before = dump(lab)
+    session = Session(lab, HOST[0])
+    with on_host(lab, tmp_path / "state", "full") as product:
+        product.serving()
+        refuse_ssserver(product)
+        assert product.ended(30) == 70, product.log
+        assert "refuses its configuration" in product.log
+        tried = kept_in(lab)
+        assert greeted(lab, HOST[0], SSH), "it is reachable"
+    with on_host(lab, tmp_path / "state", "full") as product:
+        tried += kept_in(lab, product.serving)
+        assert product.stop() == 0
+    assert dump(lab) == before
+    assert not session.broken
+    session.close()
+    record(
+        "after a failure later on, host, full", f"0 of {tried} probes in clear, before and in the next start"
+    )
+
+
+def kept_in(lab: Lab, meanwhile: Callable[[], object] = lambda: None) -> int:
+    """Return how many probes were tried; assert that none left in clear, though sessions go on."""
+    allowed = [*reasons(lab), served("ssh", SSH)]
+    with Wire(lab.name("R"), WIRE, allowed) as wire, Prober(lab, (*ANYBODY, *THE_SERVERS)) as prober:
+        meanwhile()
+        tried = prober.probed(20)
+    assert not wire.leaks(), [str(one) for one in wire.leaks()[:5]]
+    return tried
+
+
+def refuse_ssserver(product: Product) -> None:
+    """Put a program that refuses every configuration in ssserver's place, and end the one that runs."""
+    program = shutil.which("ssserver")
+    script = "printf '#!/bin/sh\\nexit 78\\n' >/run/refusing; chmod +x /run/refusing"
+    inside = ["nsenter", f"--mount=/proc/{product.pid}/ns/mnt", "sh", "-ec"]
+    subprocess.run([*inside, f"{script}; mount --bind /run/refusing {program}"], check=True)
+    (pid,) = product.children("ssserver")
+    os.kill(pid, signal.SIGKILL)

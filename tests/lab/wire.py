@@ -21,12 +21,15 @@ from typing import Self
 
 from tests.cloudflare.devices import RESERVED
 from tests.cloudflare.netns import Namespace
+from tests.pace import longer
 
 type Address = IPv4Address | IPv6Address
 type Network = IPv4Network | IPv6Network
 
 SNAP = 512
 """Bytes kept of each frame."""
+GRACE = longer(1.0)
+SYN, ACK = 0x02, 0x10
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +49,8 @@ class Packet:
     payload: bytes = b""
     sequence: int = 0
     """TCP's sequence number."""
+    opens: bool = False
+    """Whether it opens a TCP connection: SYN without ACK."""
 
     def __str__(self) -> str:
         way = "host sent" if self.from_host else "host got"
@@ -89,12 +94,34 @@ def wireguard(edge: Sequence[Network], ports: Collection[int], reserved: bytes =
     return Allowed("wireguard", match)
 
 
-def served(name: str, port: int, kinds: Collection[str] = ("tcp",)) -> Allowed:
-    """A port of the host: what comes in to it and what it answers. `served("ssh", 22)`."""
+def served(
+    name: str, port: int, kinds: Collection[str] = ("tcp",), clients: Collection[Address] = ()
+) -> Allowed:
+    """A port of the host: what comes in to it, and what it answers to whoever has asked. `served("ssh", 22)`.
+
+    For one observer: it remembers who asked. A datagram of the host counts as an answer once its far end has
+    sent one by the same address and ports; so does TCP unless the host has opened the connection. `clients`
+    may have asked before the observer came: what they get in its first second is an answer.
+    """
+    asked: set[tuple[object, ...]] = set()
+    opened: set[tuple[object, ...]] = set()
+    begun: list[float] = []
 
     def match(packet: Packet) -> bool:
+        begun[:] = begun or [packet.time]
         near = packet.source_port if packet.from_host else packet.destination_port
-        return packet.kind in kinds and near == port
+        if packet.kind not in kinds or near != port:
+            return False
+        if not packet.from_host:
+            asked.add((packet.kind, packet.source, packet.source_port, packet.destination))
+            return True
+        ends = (packet.kind, packet.destination, packet.destination_port, packet.source)
+        if packet.opens:
+            opened.add(ends)
+        if packet.kind == "tcp":
+            return ends not in opened
+        early = packet.destination in clients and packet.time < begun[0] + GRACE
+        return ends in asked or early
 
     return Allowed(name, match)
 
@@ -246,5 +273,7 @@ def _transport(
         return Packet(at, from_host, kind, *ends, payload=rest)
     near, far = struct.unpack("!HH", rest[:4])
     start = 8 if kind == "udp" else (rest[12] >> 4) * 4 if len(rest) > 12 else 0
-    sequence = int.from_bytes(rest[4:8]) if kind == "tcp" else 0
-    return Packet(at, from_host, kind, *ends, near, far, rest[start:], sequence)
+    if kind == "udp":
+        return Packet(at, from_host, kind, *ends, near, far, rest[start:])
+    opens = len(rest) > 13 and rest[13] & (SYN | ACK) == SYN
+    return Packet(at, from_host, kind, *ends, near, far, rest[start:], int.from_bytes(rest[4:8]), opens)

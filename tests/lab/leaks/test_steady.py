@@ -14,12 +14,13 @@ import pytest
 
 from tests.cloudflare.config import EDGE_PORTS
 from tests.conftest import Record
-from tests.lab.client import Target
+from tests.lab.client import Association, Target
 from tests.lab.leaks.injected import ENDPOINT
 from tests.lab.leaks.stage import PROBES, Ground, Stage
+from tests.lab.probes import Prober
 from tests.lab.product import eventually
 from tests.lab.scene import TRACE4, TRACE6
-from tests.lab.senders import MARKED, Kind
+from tests.lab.senders import MARKED, PUBLIC, SSSERVER, Kind, seen
 from tests.lab.topology import HOST
 from tests.lab.wire import Wire
 
@@ -104,7 +105,11 @@ def test_l02_nothing_of_others_in_clear(stage: Stage, record: Record) -> None:
 def test_l16_a_marker_for_the_edges_own_address(stage: Stage, record: Record) -> None:
     """ServerIP: what a client sends to the edge is not readable on the way there."""
     ports = (*EDGE_PORTS, 443)
-    with stage.watched(), closing(stage.scene.client.udp(timeout=0.2)) as association:
+    with (
+        stage.watched(),
+        Wire(stage.lab.name("H"), "wg0", near=True) as tunnel,
+        closing(stage.scene.client.udp(timeout=0.2)) as association,
+    ):
         for _ in range(10):
             for port in ports:
                 association.send(MARKER, TRACE4, 7)
@@ -113,10 +118,22 @@ def test_l16_a_marker_for_the_edges_own_address(stage: Stage, record: Record) ->
         for address in addresses(ENDPOINT):
             with suppress(OSError), stage.scene.client.tcp(address, 443, timeout=1) as stream:
                 stream.sendall(MARKER)
-        with suppress(OSError):
-            while MARKER not in association.receive()[2]:
-                pass
+        eventually(lambda: echo(association), "what goes elsewhere meanwhile is answered")
+        # Encrypted: an observer in the tunnel reads them all.
+        eventually(lambda: marked(tunnel) >= 10 * 3 * len(ports), "all of them went into the tunnel")
     record(f"L-16, {stage.name}, through Shadowsocks", f"0 of {20 * len(ports)} markers readable on the wire")
+
+
+def echo(association: Association) -> bool:
+    association.send(MARKER, TRACE4, 7)
+    with suppress(TimeoutError):
+        return MARKER in association.receive()[2]
+    return False
+
+
+def marked(wire: Wire) -> int:
+    """Return how many datagrams of ours it saw leave."""
+    return sum(one.kind == "udp" and bool(MARKED.search(one.payload)) for one in wire.leaks())
 
 
 def addresses(texts: Sequence[str]) -> list[Target]:
@@ -124,9 +141,6 @@ def addresses(texts: Sequence[str]) -> list[Target]:
 
 
 def test_l27_multicast_and_broadcast_go_nowhere(stage: Stage, record: Record) -> None:
-    def carried(wire: Wire) -> int:
-        return sum(bool(MARKED.search(one.payload)) for one in wire.leaks())
-
     with (
         stage.watched(),
         Wire(stage.lab.name("H"), "wg0", near=True) as tunnel,
@@ -138,8 +152,32 @@ def test_l27_multicast_and_broadcast_go_nowhere(stage: Stage, record: Record) ->
         association.send(MARKER, TRACE4)
         association.receive()
         # The wire inside shows what passes: the echo's question, and nothing else.
-        assert carried(tunnel) == 1
+        assert marked(tunnel) == 1
     record(f"L-27, {stage.name}", f"0 of {20 * len(NOWHERE)} on the uplink, 0 in the tunnel")
+
+
+FORBIDDEN = (
+    *("224.0.0.251", "239.255.255.250", "255.255.255.255", "203.0.113.255", "10.1.2.3", "172.20.0.1"),
+    *("192.168.1.1", "100.100.100.200", "169.254.169.254", "ff02::fb", "ff05::c", "fd00::1", "fe80::1"),
+)
+
+
+def test_l27_nor_does_the_firewall_let_ssserver_send_there(stage: Stage, record: Record) -> None:
+    """Without its own list: what its user sends by wg0 itself. To a public address it is seen there."""
+    rules = [
+        Kind(f"to {target}", 6 if ":" in target else 4, SSSERVER, device="wg0", target=target)
+        for target in (*FORBIDDEN, *PUBLIC)
+    ]
+    with (
+        stage.watched(),
+        Wire(stage.lab.name("H"), "wg0", near=True) as tunnel,
+        Prober(stage.lab, rules) as prober,
+    ):
+        tried = prober.probed(20)
+    found = seen(tunnel)
+    assert min(found[f"to {one}"] for one in PUBLIC) >= 20
+    assert {*found} == {f"to {one}" for one in PUBLIC}
+    record(f"L-27, {stage.name}, without its list", f"0 of {tried} by wg0 to {len(FORBIDDEN)} addresses")
 
 
 @contextmanager

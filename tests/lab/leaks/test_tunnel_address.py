@@ -2,7 +2,8 @@
 
 import socket
 import struct
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import cast
 
@@ -15,7 +16,7 @@ from tests.lab.leaks.stage import Ground, Stage
 from tests.lab.product import eventually
 from tests.lab.scene import TRACE4, reasons
 from tests.lab.senders import MARKED, PUBLIC, Kind
-from tests.lab.topology import CLIENT, HOST, WIRE
+from tests.lab.topology import CLIENT, HOST, WIRE, Place
 from tests.lab.wire import Allowed, Wire, neighbours
 
 pytestmark = pytest.mark.lab
@@ -106,21 +107,59 @@ def test_l21_not_a_router_into_the_tunnel(stage: Stage, record: Record) -> None:
         assert not came(True)
 
 
+NEXT = "5.9.250.9"
+"""The next client's address: a public one, so that ssserver's list lets the first client send to it."""
+
+
+@contextmanager
+def next_client(stage: Stage) -> Iterator[None]:
+    """Give C this address too, with the ways to it."""
+    lines = {
+        "C": f"address add {NEXT}/32 dev eth0",
+        "R": f"route add {NEXT} via {CLIENT[0]}",
+        "F": f"route add {NEXT} via 192.0.2.1",
+    }
+    for place, line in lines.items():
+        stage.lab.run(cast("Place", place), ["ip", *line.split()])
+    try:
+        yield
+    finally:
+        for place, line in lines.items():
+            stage.lab.run(cast("Place", place), ["ip", *line.replace(" add ", " del ").split()])
+
+
 def test_l21_shadow_entries_keep_nobody_out(stage: Stage, record: Record) -> None:
     """CVE-2021-3773: a client has connections tracked whose far end is the next client's address and port."""
-    with closing(stage.scene.client.udp(timeout=0.2)) as association:
+    with (
+        next_client(stage),
+        Wire(stage.lab.name("H"), "wg0", near=True) as tunnel,
+        closing(stage.scene.client.udp(timeout=0.2)) as association,
+        ExitStack() as stack,
+    ):
         for port in SHADOWS:
-            association.send(b"shadow", CLIENT[0], port)
-    reached = 0
-    for port in SHADOWS:
-        with stage.lab.inside("C"):
-            sock = socket.socket()
-        with sock:
-            sock.settimeout(2)
-            # Closed by a reset, the port is free at once for the next stage's clients.
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-            sock.bind((str(CLIENT[0]), port))
-            reached += sock.connect_ex((str(HOST[0]), 8388)) == 0
+            association.send(b"shadow", ip_address(NEXT), port)
+            # A client sends its request with the first data.
+            stack.enter_context(stage.scene.client.tcp(ip_address(NEXT), port)).sendall(b"shadow")
+
+        def shadows(kind: str) -> set[int]:
+            sent = (one for one in tunnel.leaks() if str(one.destination) == NEXT and one.kind == kind)
+            return {one.destination_port for one in sent}
+
+        for kind in "udp", "tcp":
+            eventually(lambda: shadows(kind) == {*SHADOWS}, f"all shadows over {kind} are in the tunnel")  # noqa: B023
+        reached = sum(greets(stage, port) for port in SHADOWS)
     record(f"L-21, {stage.name}, port shadow", f"{reached} of {len(SHADOWS)} new clients reached the server")
     assert reached == len(SHADOWS)
     assert stage.scene.reaches(cast("IPv4Address", ip_address(TRACE4)))
+
+
+def greets(stage: Stage, port: int) -> bool:
+    """Connect to the server from the next client's address and this port."""
+    with stage.lab.inside("C"):
+        sock = socket.socket()
+    with sock:
+        sock.settimeout(2)
+        # Closed by a reset, the port is free at once for the next stage's clients.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        sock.bind((NEXT, port))
+        return sock.connect_ex((str(HOST[0]), 8388)) == 0

@@ -157,7 +157,6 @@ class Machine:
             "platform": any(one.what == "platform" for one in self.far),
             "neighbours": bool(self.containers),
             "others": bool(self.marked or self.multicast),
-            "closed": mode == "own",
         }
         return tuple(one for one in QUESTIONS if there.get(one, True))
 

@@ -43,11 +43,15 @@ class Visit:
     mode: str
     product: Product | None = None
 
-    def watch(self, stack: ExitStack, allowed: Sequence[Allowed]) -> list[Wire]:
-        """Observe every cable, from the provider's end."""
+    def watch(
+        self, stack: ExitStack, allowed: "Callable[[Visit], list[Allowed]] | None" = None
+    ) -> list[Wire]:
+        """Observe every cable, from the provider's end; each observer has a memory of its own."""
         name = self.lab.name(at("G"))
-        cables = self.machine.cables
-        return [stack.enter_context(Wire(name, f"p-{one.name}", allowed)) for one in cables]
+        return [
+            stack.enter_context(Wire(name, f"p-{one.name}", allowed(self) if allowed else ()))
+            for one in self.machine.cables
+        ]
 
     def from_outside(self, door: Door) -> tuple[str, str]:
         """Return where a visitor of this door is, and the address it comes from."""
@@ -166,7 +170,7 @@ def others(visit: Visit) -> list[str]:
         if not answer or (one.direct and not own.startswith("5.9.")):
             found.append(f"mark {one.mark:#x}: {own or 'no answer'}")
     with ExitStack() as stack:
-        (wire, *_) = visit.watch(stack, ())
+        (wire, *_) = visit.watch(stack)
         for group in visit.machine.multicast:
             marker = f"multicast {group.protocol} {group.group}".encode()
             with lab.inside(at("M")):
@@ -296,7 +300,7 @@ def leaks(visit: Visit) -> list[str]:
     """Probes, and whatever else is on the cables without a reason."""
     some = probes(visit)
     with ExitStack() as stack:
-        wires = visit.watch(stack, allowed(visit))
+        wires = visit.watch(stack, allowed)
         burst(visit, some)
         ssh(visit)  # a question and its answer are behind the last probe on every cable
         found: list[str] = []
@@ -333,7 +337,7 @@ def control(visit: Visit) -> None:
     """Assert that without the product every probe is seen."""
     some = probes(visit)
     with ExitStack() as stack:
-        wires = visit.watch(stack, ())
+        wires = visit.watch(stack)
         burst(visit, some)
         ssh(visit)
         found: dict[str, int] = {}

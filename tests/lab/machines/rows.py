@@ -7,16 +7,13 @@ from tests.lab.machines import rows_containers as containers
 from tests.lab.machines import rows_software as software
 from tests.lab.machines.machine import Machine
 
-BESIDE = (
-    *(clouds.HETZNER, clouds.GCP, clouds.AZURE),
-    *(software.PROXMOX, software.DOCKER_PUBLIC, software.OVERLAY, software.KEEPALIVED),
-    *(software.NETBIRD, software.MIHOMO, software.NOTRACK),
-)
+BESIDE = (clouds.HETZNER, software.OVERLAY, software.MIHOMO)
 """Asked in `proxy`."""
 MACHINES: tuple[Machine, ...] = (
-    *(clouds.PLAIN, clouds.ORACLE, clouds.OVH),
-    *(software.TAILSCALE, software.FIREWALLD, software.UFW, software.IPV6_ONLY, software.IPV4_ONLY),
+    *(clouds.PLAIN, clouds.GCP, clouds.AWS, clouds.AWS_UNNUMBERED, clouds.AZURE, clouds.ORACLE, clouds.OVH),
+    *(software.PROXMOX, software.DOCKER_PUBLIC, software.KEEPALIVED, software.NETBIRD, software.TAILSCALE),
+    *(software.FIREWALLD, software.UFW, software.NOTRACK, software.IPV6_ONLY, software.IPV4_ONLY),
     *(software.CLOUD_INIT, software.CALICO, software.VRF, software.SIT, software.GRE),
     *(replace(one, modes=("proxy",)) for one in BESIDE),
-    *(containers.BRIDGE, containers.BRIDGE6, containers.DOCKER26),
+    *(containers.BRIDGE, containers.BRIDGE6, containers.DOCKER26, containers.TWO_NETWORKS),
 )

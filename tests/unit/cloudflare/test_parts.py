@@ -14,7 +14,7 @@ from tests.cloudflare.names import answered, zone
 from tests.cloudflare.rules import EdgeFaults, device_rules, published_rules
 from tests.cloudflare.trace import Visit, trace
 from tests.cloudflare.web import plain
-from tests.lab.wire import called, looked_up, neighbours, parse, served, wireguard
+from tests.lab.wire import GRACE, Packet, called, looked_up, neighbours, parse, served, wireguard
 from tests.unit.cloudflare.lab import CONFIG
 
 KEYS = [
@@ -180,6 +180,41 @@ def test_the_observer_knows_wireguard_from_what_only_uses_its_port() -> None:
     assert not allowed(parse(frame4(*ends, b"\x04\0\0\0", protocol=6), from_host=True))
 
 
+def datagram(ends: tuple[str, str], ports: tuple[int, int], *, from_host: bool, at: float = 0.0) -> Packet:
+    return parse(frame4(*ends, ports, b"hello"), from_host=from_host, at=at)
+
+
+def test_an_answer_is_one_only_to_whoever_has_asked() -> None:
+    """What ssserver's user sends from its port to anybody else is a leak, whatever the port says."""
+    host, far = "203.0.113.7", "9.9.9.9"
+    judge = served("shadowsocks", 8388, ("udp", "tcp")).match
+    assert not judge(datagram((host, far), (8388, 443), from_host=True))
+    assert judge(datagram((far, host), (443, 8388), from_host=False))
+    assert judge(datagram((host, far), (8388, 443), from_host=True))
+    assert not judge(datagram((host, far), (8388, 444), from_host=True))
+    assert not judge(datagram(("203.0.113.8", far), (8388, 443), from_host=True))
+
+
+def test_a_known_client_may_have_asked_before_the_observer_came() -> None:
+    host, client = "203.0.113.7", "198.51.100.50"
+    judge = served("shadowsocks", 8388, ("udp",), [ip_address(client)]).match
+    assert judge(datagram((host, client), (8388, 999), from_host=True, at=5))
+    assert not judge(datagram((host, client), (8388, 999), from_host=True, at=5 + 2 * GRACE))
+
+
+def test_a_connection_that_the_host_opens_is_no_answer() -> None:
+    host, far = "203.0.113.7", "9.9.9.9"
+
+    def segment(flags: int, ports: tuple[int, int]) -> Packet:
+        header = bytes(4) + bytes([0x50, flags]) + bytes(6)
+        return parse(frame4(host, far, ports, header, protocol=6), from_host=True)
+
+    judge = served("shadowsocks", 8388).match
+    assert judge(segment(0x10, (8388, 444))), "it is older than the observer"
+    assert not judge(segment(0x02, (8388, 443)))
+    assert not judge(segment(0x10, (8388, 443)))
+
+
 def test_the_observer_reads_ports_neighbours_and_names() -> None:
     query = dns.message.make_query("api.cloudflareclient.com", "A").to_wire()
     asked = parse(frame4("203.0.113.7", "1.1.1.1", (999, 53), query), from_host=True)
@@ -189,6 +224,7 @@ def test_the_observer_reads_ports_neighbours_and_names() -> None:
     assert called("dns", servers, 53, ["udp"]).match(asked) and not called("dns", servers, 53).match(asked)
     ssh = parse(frame4("198.51.100.50", "203.0.113.7", (40000, 22), bytes(12), protocol=6), from_host=False)
     assert served("ssh", 22).match(ssh) and not served("ssh", 40000).match(ssh)
+    assert not ssh.opens
     solicitation = parse(frame6("fe80::1", "ff02::1", 0, b"\x3a\0" + bytes(6) + b"\x87\0"), from_host=True)
     assert solicitation.kind == "icmp6" and neighbours().match(solicitation)
     ping = parse(frame6("2001:db8::1", "2606:4700::1", 58, b"\x80\0"), from_host=True)
