@@ -76,6 +76,7 @@ def test_what_it_runs_is_here(name: str) -> None:
         if not word.startswith("--")
     }
     assert targets or ".ci/run" in commands
+    assert all((ROOT / path).exists() for path in re.findall(r"--requirement (\S+)", commands))
     assert not [target for target in targets if not re.search(rf"^{target}:", read("Makefile"), re.MULTILINE)]
     assert all((ROOT / path).exists() for path in re.findall(r"\.ci/\w+", commands))
 
