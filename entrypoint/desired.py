@@ -1,7 +1,7 @@
 """Desired state, computed from settings, uplinks and account. Pure; the supervisor applies it."""
 
 from dataclasses import dataclass
-from ipaddress import IPv4Network
+from ipaddress import IPv4Interface, IPv4Network
 from typing import Any
 
 from entrypoint.account.model import Account
@@ -19,6 +19,9 @@ from entrypoint.wireguard.device import Implementation
 
 HOST_PRIORITY = 32759
 """Late on purpose: a server with several NICs, or another VPN, has its own rules before that."""
+
+INNER_ADDRESS = IPv4Interface("192.0.0.2/32")
+"""What wg0 has instead of 172.16.0.2 where that is taken: of a range that no network has (RFC 7335)."""
 
 HOSTS_OWN = (
     IPv4Network("169.254.0.0/16"),  # the cloud's metadata, Oracle's boot volume
@@ -131,7 +134,8 @@ class DesiredState:
 
     def look(self, snapshot: Snapshot) -> Uplinks:
         """Return the uplinks found in `snapshot`."""
-        return find_uplinks(snapshot, self.ids.links, host=on_host(self.settings))
+        tunnel = [one.ip for one in self.account.addresses]
+        return find_uplinks(snapshot, self.ids.links, host=on_host(self.settings), tunnel=tunnel)
 
     @property
     def outbound_device(self) -> str | None:
@@ -174,6 +178,7 @@ class DesiredState:
             "addresses": tuple(address.ip for address in self.addresses(uplinks)),
             "endpoints": frozenset(Destination(one.address, one.port, "udp") for one in self.endpoints),
             "shadowsocks": shadowsocks_ports(self.settings),
+            "outer": self.account.v4 if self.account.v4 in uplinks.occupied else None,
             "mark": self.ids.mark,
             "direct": self.settings.tunnel.direct,
             "reserved": octets if self.engine == "kernel" and any(octets) else b"",
@@ -200,7 +205,7 @@ class DesiredState:
 
     def may_go_on(self, uplinks: Uplinks, local: Address, remote: Address) -> bool:
         """Return whether an outgoing connection that is older than the firewall may go on."""
-        inside = any(local == one.ip for one in self.account.addresses)
+        inside = any(local == one.ip for one in self.addresses(uplinks))
         named = any(remote in network for network in (*uplinks.direct, *direct_subnets(self.settings)))
         return inside or named or remote.version == self.settings.tunnel.direct
 
@@ -208,7 +213,11 @@ class DesiredState:
         """Return the tunnel's addresses in the families that the settings want and the kernel offers."""
         # The kernel may lack IPv6 altogether; a tunnel address in a missing family could not be added.
         families = {*uplinks.families} & {*self.settings.tunnel.families}
-        return tuple(one for one in self.account.addresses if one.version in families)
+        return tuple(
+            INNER_ADDRESS if one.version == 4 and one.ip in uplinks.occupied else one
+            for one in self.account.addresses
+            if one.version in families
+        )
 
     def require_family(self, uplinks: Uplinks) -> None:
         """Raise PlatformError if the tunnel has no address, or no probe could use it."""

@@ -100,9 +100,17 @@ class NetworkWatch:
         await self._switch.set(self._wanted.policy(found))
         before, self.uplinks = self.uplinks, found
         self._tell()
+        self.say_occupied(found, before)
         if moved(before, found):
             log.info("uplink changed: %s", ", ".join(map(str, found.addresses)) or "no address")
             self.triggers.suspect(Trigger.UPLINK)
+
+    def say_occupied(self, found: Uplinks, before: Uplinks | None = None) -> None:
+        """Say once that the tunnel's address is taken here, and what that means."""
+        if found.occupied and (before is None or found.occupied != before.occupied):
+            taken = ", ".join(map(str, found.occupied))
+            device = self._wanted.ids.device
+            log.warning("%s, the tunnel's address, is in use here; translating it on %s", taken, device)
 
     def close_older(self) -> None:
         """Close outgoing connections older than the firewall, which would take them for replies."""

@@ -92,6 +92,7 @@ async def bring_up(run: Run, places: Places) -> None:
         host = await choose_public_host(run, firewall, uplinks, detect=not secrets.shown)
         endpoints = await resolve_endpoints(run, firewall, kept.account, uplinks)
         state = desired.DesiredState(settings, ids, kept.account, endpoints, listening)
+        uplinks = state.look(snapshot)
         state.require_family(uplinks)
 
         # 4. The tunnel: the policy first, because wireguard-go greets its peer as soon as it is
@@ -108,6 +109,7 @@ async def bring_up(run: Run, places: Places) -> None:
         firewall.arm()
         watch = NetworkWatch(state, world, firewall, uplinks)
         watch.close_older()
+        watch.say_occupied(uplinks)
         board.device(device.implementation, endpoints[0], state.device().reserved)
         level = logging.INFO if first_start else logging.DEBUG
         log.log(level, "brought up %s (%s), routes and firewall", ids.device, device.implementation)

@@ -220,7 +220,8 @@ def _tunnel_address[T: (IPv4Address, IPv6Address)](
     # Private is usual here: 172.16.0.2 for every consumer device.
     if (word := word_for(address)) and not any(address in network for network in PRIVATE):
         entry.refuse(f"{address} is {word}")
-    if address in own:
+    # An IPv4 address that this machine has is translated on the tunnel: every consumer device shares it.
+    if address in own and address.version == 6:
         entry.refuse(f"{address} is this machine's own")
     return address
 

@@ -6,6 +6,7 @@ each of them promises.
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from ipaddress import IPv4Address
 
 from entrypoint.addresses import MARK, Address, Destination, Family, Mark, Network, Ports
 
@@ -30,6 +31,8 @@ class TunnelPolicy:
     """The tunnel's interface."""
     addresses: tuple[Address, ...] = ()
     """The tunnel's addresses; without any of a family nothing of that family enters the tunnel."""
+    outer: IPv4Address | None = None
+    """What IPv4 packets get as their source on entering the tunnel: something else here has that address."""
     endpoints: frozenset[Destination] = frozenset()
     """Where WireGuard's encrypted packets go."""
     holes: frozenset[Destination] = frozenset()

@@ -130,17 +130,26 @@ REMEMBER = (
 def ruleset(policy: Policy, *, policed: bool = True) -> str:
     """Return the nft text that replaces our tables by `policy`'s, in one transaction.
 
-    Unless `policed` (FIREWALL=off) only the reserved bytes are left of it.
+    Unless `policed` (FIREWALL=off) only what changes packets is left of it.
     """
     # The reserved bytes live in the same table, so they come, go and are restored with the firewall.
-    written: Lines = iter(())
-    if not isinstance(policy, Closed) and policy.reserved:
-        written = reserved_chains(policy.reserved, policy.mark, policy.endpoints)
-    elif not policed:
+    changing = tuple(_changing_chains(policy))
+    if not (changing or policed):
         return release()
     inet, arp = _policing(policy) if policed else (iter(()), iter(()))
-    tables = zip(TABLES, (chain(written, inet), arp), strict=True)
+    tables = zip(TABLES, (chain(changing, inet), arp), strict=True)
     return release() + "".join("\n".join((f"table {name} {{", *lines, "}\n")) for name, lines in tables)
+
+
+def _changing_chains(policy: Policy) -> Lines:
+    """Yield the chains that change packets: reserved bytes, and the tunnel's address where it is taken."""
+    if isinstance(policy, Closed):
+        return
+    if policy.reserved:
+        yield from reserved_chains(policy.reserved, policy.mark, policy.endpoints)
+    if policy.outer:
+        rule = f'oifname "{policy.device}" ip saddr != {policy.outer} snat ip to {policy.outer}'
+        yield from chain_of("translate", "nat hook postrouting priority srcnat; policy accept", (rule,))
 
 
 def _policing(policy: Policy) -> tuple[Lines, Lines]:

@@ -3,7 +3,7 @@
 Routes and rules decide, never what an address looks like: an uplink is where a default route leads.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Network
 
@@ -25,7 +25,8 @@ class Uplinks:
     those that a server may be bound to for long; `defaults` the default routes of `main`. `direct` are
     networks that are reached without the tunnel: connected to an interface that is no uplink, or the
     platform's, or the private range that this host itself is in. `families` are those that the kernel
-    offers here. `foreign` are the marks that another VPN's rules keep out of its tunnel: its encrypted
+    offers here. `occupied` are addresses of the tunnel that something else here has, or a network holds.
+    `foreign` are the marks that another VPN's rules keep out of its tunnel: its encrypted
     packets; `sources` are other programs' source rules (network, table). `mtu` is the links' smallest.
     """
 
@@ -38,12 +39,15 @@ class Uplinks:
     foreign: tuple[Mark, ...] = ()
     sources: tuple[tuple[Network, int], ...] = ()
     mtu: int = 1500
+    occupied: tuple[Address, ...] = ()
 
 
 # By their routes, never by what an address looks like: clouds give servers private addresses. Public
 # addresses on loopback or dummy devices count too (anycast, floating addresses).
-def find_uplinks(snapshot: Snapshot, ours: frozenset[str], *, host: bool = False) -> Uplinks:
-    """Return the uplinks; `ours` are the names of our own interfaces.
+def find_uplinks(
+    snapshot: Snapshot, ours: frozenset[str], *, host: bool = False, tunnel: Iterable[Address] = ()
+) -> Uplinks:
+    """Return the uplinks; `ours` are the names of our own interfaces, `tunnel` the tunnel's addresses.
 
     In our own namespace every other interface is a way in, so that an app on a second network reaches
     Shadowsocks; without any default route (a Docker `internal` network) they are the uplinks too.
@@ -63,19 +67,25 @@ def find_uplinks(snapshot: Snapshot, ours: frozenset[str], *, host: bool = False
     states = [state for state in inside if state.device in links or not host]
     more = [s for s in snapshot.addresses if host and s.device not in ours and not word_for(s.address.ip)]
     main = [route for route in snapshot.routes if route.table == MAIN_TABLE and route.device in others]
+    own_networks = tuple(_own_networks(main, states)) if host else ()
+    theirs = [state.address.network for state in snapshot.addresses if state.device in others]
+    gateways = {route.gateway for route in main}
     return Uplinks(
         links=tuple(link.name for link in snapshot.links if link.name in links),
         addresses=tuple(dict.fromkeys(s.address.ip for s in (*states, *more))),
         listening=tuple(dict.fromkeys(s.address.ip for s in states if s.usable and s.permanent)),
         defaults=tuple(dict.fromkeys(one for one in defaults if one.table == MAIN_TABLE)),
-        direct=tuple(
-            dict.fromkeys((*_connected(main, links), *(_own_networks(main, states) if host else ())))
-        ),
+        direct=tuple(dict.fromkeys((*_connected(main, links), *own_networks))),
         # With disable_ipv6 the kernel has not even ::1, and refuses routes.
         families=(4, 6) if any(s.address.version == 6 for s in snapshot.addresses) else (4,),
         foreign=tuple(dict.fromkeys(_foreign(snapshot.rules))),
         sources=sources,
         mtu=min((link.mtu for link in snapshot.links if link.name in links), default=1500),
+        occupied=tuple(
+            one
+            for one in tunnel
+            if one in gateways or any(one in network for network in (*own_networks, *theirs))
+        ),
     )
 
 

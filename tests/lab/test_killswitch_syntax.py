@@ -1,6 +1,7 @@
 """Whatever the policy, nft takes its text."""
 
 import subprocess
+from ipaddress import ip_address
 
 import pytest
 from hypothesis import given, settings
@@ -27,6 +28,7 @@ common = {
     "holes": destinations,
     "shadowsocks": spans,
     "reserved": octets,
+    "outer": st.none() | st.just(ip_address("172.16.0.2")),
 }
 policies: st.SearchStrategy[Policy] = st.one_of(
     st.builds(Closed, holes=destinations, input_ports=spans),

@@ -218,14 +218,31 @@ async def test_where_ssserver_refuses_its_configuration_it_is_our_bug(
     assert str(world) == closed
 
 
-async def test_addresses_that_only_the_tunnel_may_have_are_refused(
+async def test_an_ipv6_address_that_only_the_tunnel_may_have_is_refused(
     world: FakeWorld, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    mine = ip_address("172.18.0.5")
+    mine = ip_address("fd00:18::5")
     world.http.api.alter = lambda device: {
         **device,
-        "config": device["config"] | {"interface": {"addresses": {"v4": str(mine)}}},
+        "config": device["config"] | {"interface": {"addresses": {"v6": str(mine)}}},
     }
     code, said = told(await world.attempt(), capsys)
     assert f"{mine} is this machine's own" in said
     assert code != 70
+
+
+@pytest.mark.parametrize("taken", ["172.18.0.5", "172.18.0.77", "172.18.0.1"])
+async def test_a_tunnel_address_that_is_taken_here_is_translated(world: FakeWorld, taken: str) -> None:
+    """Ours, a neighbour's, the gateway: every consumer device has 172.16.0.2, and so has many a network."""
+    closed = await world.closed()
+    world.http.api.alter = lambda device: {
+        **device,
+        "config": device["config"] | {"interface": {"addresses": {"v4": taken}}},
+    }
+    async with world.serving():
+        assert "192.0.0.2/32 dev wg0" in str(world)
+        assert f"{taken}/32 dev wg0" not in str(world)
+        text = world.nft.tables["inet ss_warp"]
+        assert f'oifname "wg0" ip saddr != {taken} snat ip to {taken}' in text
+        assert f"ip daddr {taken} drop" not in text, "the neighbour of that address is reached"
+    assert str(world) == closed

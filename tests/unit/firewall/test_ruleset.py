@@ -3,7 +3,7 @@
 import subprocess
 import sys
 from dataclasses import replace
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Address, ip_address, ip_network
 
 import pytest
 
@@ -167,6 +167,17 @@ def test_connection_tracking_remembers_a_udp_client_for_as_long_as_ssserver(poli
     assert (
         ('ct timeout set "shadowsocks"' in " ".join(chain(ruleset(policy), "input"))) is udp if udp else True
     )
+
+
+@pytest.mark.parametrize("policed", [True, False])
+@pytest.mark.parametrize("policy", [FULL, PROXY, HOST])
+def test_an_address_that_is_taken_here_is_translated(policy: Open, policed: bool) -> None:
+    moved = replace(policy, addresses=(ip_address("192.0.0.2"), TUNNEL[1]), outer=IPv4Address("172.16.0.2"))
+    assert chain(ruleset(moved, policed=policed), "translate") == [
+        "type nat hook postrouting priority srcnat; policy accept;",
+        'oifname "wg0" ip saddr != 172.16.0.2 snat ip to 172.16.0.2',
+    ]
+    assert "daddr 172.16.0.2" not in ruleset(moved)
 
 
 def test_an_answer_on_its_way_into_the_tunnel_is_turned_round() -> None:

@@ -140,6 +140,15 @@ def test_azures_platform_address_counts_where_a_route_leads_to_it() -> None:
     assert find_uplinks(azure, OURS).direct == ()
 
 
+def test_a_tunnel_address_is_taken_by_an_address_a_network_a_gateway_or_a_vpc() -> None:
+    free, ours, bridged = map(ip_address, ("172.16.0.2", "203.0.113.7", "172.17.0.9"))
+    gateway = ip_address("203.0.113.1")
+    found = find_uplinks(HOST, OURS, host=True, tunnel=[free, ours, bridged, gateway])
+    assert found.occupied == (ours, bridged, gateway)
+    vpc = replace(HOST, addresses=(*HOST.addresses, address("eth0", "172.31.5.9/32")))
+    assert find_uplinks(vpc, OURS, host=True, tunnel=[free]).occupied == (free,), "AWS's resolver may be that"
+
+
 def test_shadowsocks_listens_on_a_second_network_of_our_own_namespace() -> None:
     two = replace(INTERNAL, routes=(*INTERNAL.routes, route("0.0.0.0/0", "eth0", "172.30.0.1")))
     found = find_uplinks(two, OURS)
