@@ -90,6 +90,7 @@ class Credentials:
 
     def client_password(self, user: User | None = None) -> str:
         """Return what the client enters: `password`, or `password:key` for a user (SIP022 3.1.3)."""
+        # The server's key first: it encrypts the header that names the user.
         return f"{self.password}:{user.key}" if user else self.password
 
 
@@ -198,6 +199,7 @@ def parse_users(text: str) -> tuple[RequestedUser, ...]:
         users.append(RequestedUser(name, key or None))
     if not users:
         raise ValueError("no users")
+    # Two users with one key could not be distinguished on the wire.
     for kind, values in (
         ("name", [user.name for user in users]),
         ("key", [user.key for user in users if user.key]),

@@ -48,6 +48,7 @@ def link(entry: Entry, *, base64: bool = False) -> str:
     server key and user key is percent-encoded too, because clients split at the first one.
     """
     if entry.method.edition == 2022 and not base64:
+        # SIP022 forbids base64 here; Shadowsocks for Android reads nothing else.
         userinfo = f"{entry.method}:{quote(entry.password, safe='')}"
     else:
         userinfo = urlsafe_b64encode(f"{entry.method}:{entry.password}".encode()).decode().rstrip("=")
@@ -111,6 +112,7 @@ def _sing_box(entry: Entry) -> dict[str, object]:
         "server_port": entry.port,
         "method": entry.method.name,
         "password": entry.password,
+        # Left out, sing-box relays both.
         **({} if entry.udp else {"network": "tcp"}),
     }
 

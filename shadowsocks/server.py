@@ -56,6 +56,7 @@ def server_config(inbound: Inbound, *, device: str | None, dns: Sequence[Address
     Raises ValueError for a wildcard address, whose UDP replies would leave with another source, and for
     no address or resolver at all, because ssserver's defaults bypass the tunnel.
     """
+    # Refused here as well, since ssserver would start without complaint.
     if not inbound.addresses or not dns or any(address.is_unspecified for address in inbound.addresses):
         raise ValueError("ssserver needs concrete addresses and resolvers")
     credentials = inbound.credentials
@@ -78,6 +79,7 @@ def server_config(inbound: Inbound, *, device: str | None, dns: Sequence[Address
             "dns": ",".join(map(str, dns)),
             "timeout": HANDSHAKE_TIMEOUT,
             "udp_timeout": UDP_TIMEOUT,
+            # Without a limit one client can exhaust the file descriptors.
             "udp_max_associations": UDP_ASSOCIATIONS,
             "no_delay": True,
             "keep_alive": 15,

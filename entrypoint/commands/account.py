@@ -80,6 +80,7 @@ def _license(given: argparse.Namespace, settings: Settings) -> None:
         LICENSE_KEY.parse(given.key)
     except ValueError as error:
         raise UsageError(f"KEY: {error}", f"expected {LICENSE_KEY.expected}") from None
+    # Otherwise the next start would bind the setting's key again.
     if settings.account.license_key:
         raise UsageError("WARP_LICENSE_KEY is set and takes precedence", "change it there")
     kept = read(settings.account.state_dir / ACCOUNT_FILE)
@@ -95,6 +96,7 @@ def _rotate(_: argparse.Namespace, settings: Settings) -> None:
     key = new_private_key()
     _change(
         settings,
+        # A second command must not replace a key that the API may already have.
         lambda kept: kept if kept.next_private_key else replace(kept, next_private_key=key),
         "replace the key",
     )
@@ -103,6 +105,7 @@ def _rotate(_: argparse.Namespace, settings: Settings) -> None:
 def _delete(given: argparse.Namespace, settings: Settings) -> None:
     kept = read(settings.account.state_dir / ACCOUNT_FILE)
     if not given.yes:
+        # Without a terminal a prompt would wait forever.
         if not sys.stdin.isatty():
             raise UsageError("account delete needs confirmation and stdin is not a terminal", "add --yes")
         what = f"the device {kept.account.access.device_id}" if kept.account.access else "this account"
@@ -124,6 +127,7 @@ def _change(
     directory = settings.account.state_dir
     kept = edit(directory / ACCOUNT_FILE, change)
     try:
+        # The lock is free only if no supervisor runs; then nothing else can be using the account.
         with state_dir.lock(directory):
             _apply_now(settings, kept)
     except state_dir.HeldError:
@@ -145,6 +149,7 @@ def _apply_now(settings: Settings, kept: StoredAccount) -> None:
 
     configure(settings.logs.level, settings.logs.format)
     hide(*kept.secrets)
+    # Imported here: `account show` needs none of it.
     world = World(SystemClock(), SystemHttp(), SystemNetlink(), SystemNft(), SystemProcesses())
     api = warp_api(settings, world, _open)
     wished = account_wishes(settings).license_key

@@ -122,6 +122,7 @@ def _link(given: argparse.Namespace) -> None:
     found, _ = with_generated(settings, saved)
     wanted = settings.shadowsocks
     host = wanted.public_host or saved_public_address(settings)
+    # A link with the container's private address would look right and not work.
     if host is None:
         raise StateError("the server's public address is unknown", "set SHADOWSOCKS_PUBLIC_HOST")
     named = f"ss-warp-{given.user}" if given.user else None
@@ -139,6 +140,7 @@ def _link(given: argparse.Namespace) -> None:
         except ValueError as error:
             hint = f"SHADOWSOCKS_METHOD=chacha20-ietf-poly1305 suits {given.client}"
             raise UsageError(str(error), hint) from None
+        # On standard error, so that the document itself can be redirected to a file.
         print(f"# {given.client}: {CLIENTS[given.client].use}", file=sys.stderr)
     else:
         for uri in (link(entry, base64=given.base64) for entry in some):
@@ -165,6 +167,7 @@ def _explain(given: argparse.Namespace) -> None:
         destination = ip_address(given.destination)
     except ValueError as error:
         raise UsageError(str(error), "usage: ss-warp explain [FROM] TO, both IP addresses") from error
+    # The kernel keeps a set of rules for each version.
     if source and source.version != destination.version:
         raise UsageError("FROM and TO must be of the same IP version")
     flow = Flow(destination, source, given.mark)
@@ -189,6 +192,7 @@ def _doctor(given: argparse.Namespace) -> int:
     from entrypoint.status.board import STATUS_NAME
 
     try:
+        # Without a running supervisor there is no status, and the doctor still has enough to check.
         status = json.loads((given.directory / STATUS_NAME).read_text())
     except (OSError, ValueError):
         status = {}

@@ -90,6 +90,7 @@ def _reason(way: RouteDecision, numbers: OurIds, flow: Flow) -> tuple[str, str]:
     table, device = way.rule.table, way.device
     if table == LOCAL_TABLE:
         return "stays on this machine", f"{flow.destination} is an address of this machine"
+    # The floor: an unreachable route, or the null device for IPv6.
     if table == numbers.table and device != numbers.device:
         return (
             "rejected: the tunnel has no route for it",

@@ -10,6 +10,7 @@ def _password(settings: Settings) -> Iterator[str]:
     shadowsocks = settings.shadowsocks
     if shadowsocks.password:
         wrong = password_problem(shadowsocks.method, shadowsocks.password.reveal())
+        # The usual reason: compose keeps the quotation marks of `.env` in some versions.
         if wrong and shadowsocks.password.reveal()[0] in "\"'":
             wrong += " without quotation marks"
         if wrong:
@@ -49,6 +50,7 @@ def _ports(settings: Settings) -> Iterator[str]:
 # A family cannot both use the tunnel and bypass it.
 def _families(settings: Settings) -> Iterator[str]:
     carried, direct = settings.tunnel.families, settings.tunnel.direct
+    # Refused rather than guessed: one reading leaks, the other ignores a setting.
     if direct in carried:
         yield (
             f"DIRECT_IP_VERSION: IPv{direct} cannot bypass the tunnel that carries it: got {direct}; "
@@ -74,6 +76,7 @@ def _team(settings: Settings) -> Iterator[str]:
         "WARP_IMPORT_FILE": account.import_file,
     }
     several = [name for name, value in kinds.items() if value]
+    # Which account wins must not depend on an order that no one knows.
     if len(several) > 1:
         yield f"{several[0]}: more than one source for the account: {', '.join(several)}; keep one"
     if account.license_key and (service or account.team_token):

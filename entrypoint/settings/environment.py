@@ -72,9 +72,11 @@ def gather(environ: Mapping[str, str], variables: Iterable[Variable]) -> Given:
         own += [f"{name}{suffix}" for name in own for suffix in FILE_SUFFIXES]
         names.update(own)
         found = [name for name in own if environ.get(name)]
+        # Two names for one value: whichever won, half of the users would be surprised.
         if len(found) > 1:
             given.bad.add(variable.name)
             given.problems.append(f"{variable.name}: set more than once: {' and '.join(found)}; keep one")
+        # Not a setting: Kubernetes wrote it.
         elif found and SERVICE_LINK.fullmatch(environ[found[0]]):
             given.warnings.append(f"{found[0]} is ignored: {environ[found[0]]} is a Kubernetes service link")
         elif found:
@@ -89,6 +91,7 @@ def _add(text: str, name: str, variable: Variable, given: Given) -> None:
     plain = re.sub(f"({'|'.join(FILE_SUFFIXES)})$", "", name)
     own = (variable.name, *variable.aliases)
     if plain in variable.aliases or name.endswith("_SECRETFILE"):
+        # The alias works, but only the real name is in the documentation.
         better = variable.name if name in own else f"{variable.name}_FILE"
         given.warnings.append(f"{name} is an alias: use {better} instead")
     if name not in own:
@@ -128,6 +131,7 @@ def _read(path: str) -> str:
     with open(descriptor, "rb") as file:  # noqa: PTH123 - opened above so that a pipe cannot block
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             raise ValueError("not a regular file")
+        # One byte more than allowed, to notice a larger file without reading all of it.
         content = file.read(LARGEST_FILE + 1)
     if len(content) > LARGEST_FILE:
         raise ValueError("larger than 64 KiB")
