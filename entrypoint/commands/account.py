@@ -10,6 +10,7 @@ import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from getpass import getpass
 
 from entrypoint.account.model import new_private_key, public_key
 from entrypoint.account.store import StoredAccount, edit, read
@@ -21,6 +22,7 @@ from entrypoint.settings import Settings, load
 from entrypoint.settings.values import LICENSE_KEY
 
 RESTART = "docker compose restart"
+LEAVE = "docker compose stop; a later start registers a new device"
 
 
 def run_account_command(given: argparse.Namespace) -> None:
@@ -76,6 +78,9 @@ def _export(given: argparse.Namespace, settings: Settings) -> None:
 
 
 def _license(given: argparse.Namespace, settings: Settings) -> None:
+    if given.key is None:
+        # An argument shows in the host's list of processes.
+        given.key = getpass("WARP+ licence key: ") if sys.stdin.isatty() else sys.stdin.readline()
     try:
         LICENSE_KEY.parse(given.key)
     except ValueError as error:
@@ -112,7 +117,8 @@ def _delete(given: argparse.Namespace, settings: Settings) -> None:
         if input(f"Unregister {what} and delete its keys? This cannot be undone. [yes/no] ") != "yes":
             print("nothing was changed")
             return
-    _change(settings, lambda kept: replace(kept, leaving=True), "unregister the device", "stops")
+    what = "unregister the device" if kept.account.access else "forget the account"
+    _change(settings, lambda kept: replace(kept, leaving=True), what, "stops", LEAVE)
 
 
 def _managed(kept: StoredAccount) -> None:
@@ -121,7 +127,11 @@ def _managed(kept: StoredAccount) -> None:
 
 
 def _change(
-    settings: Settings, change: Callable[[StoredAccount], StoredAccount], what: str, when: str = "starts"
+    settings: Settings,
+    change: Callable[[StoredAccount], StoredAccount],
+    what: str,
+    when: str = "starts",
+    hint: str = RESTART,
 ) -> None:
     """Save a change; apply it now if no supervisor is running, else say when it will be applied."""
     directory = settings.account.state_dir
@@ -131,7 +141,7 @@ def _change(
         with state_dir.lock(directory):
             _apply_now(settings, kept)
     except state_dir.HeldError:
-        print(f"saved: ss-warp will {what} when it next {when} ({RESTART})")
+        print(f"saved: ss-warp will {what} when it next {when} ({hint})")
 
 
 def _apply_now(settings: Settings, kept: StoredAccount) -> None:

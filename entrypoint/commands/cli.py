@@ -24,6 +24,10 @@ def command_line(arguments: Sequence[str], directory: Path = Path(DIRECTORY)) ->
     """Run a command; return its exit code. `directory` holds the supervisor's status. Raises Error."""
     parser = _Parser(prog="ss-warp", description="Shadowsocks in, Cloudflare WARP out.")
     parser.add_argument("--version", action="version", version=f"ss-warp {__version__}")
+    if arguments == ["warm"]:  # for the Dockerfile, hence in no list
+        return _warm()
+    if arguments[:1] in (["help"], ["version"]):
+        arguments = [f"--{arguments[0]}", *arguments[1:]]
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     commands.add_parser("run", help="start the tunnel and keep it healthy (default)")
     commands.add_parser("healthcheck", help="exit 0 if a request was answered through the tunnel recently")
@@ -51,10 +55,8 @@ def command_line(arguments: Sequence[str], directory: Path = Path(DIRECTORY)) ->
     explain.add_argument("--udp", type=int, default=0, metavar="PORT", help="from a UDP server on this port")
     explain.add_argument("--json", action="store_true", help="as a JSON object")
     _add_account(commands)
-    commands.add_parser("doctor", help="find what is wrong and how to fix it; exit 0 if nothing is")
-    # Not for people: imports the whole product while the image is built, so that exactly this bytecode ships.
-    # That of Debian and of all packages would be 25 MB.
-    commands.add_parser("warm")
+    doctor = commands.add_parser("doctor", help="find what is wrong and how to fix it; exit 0 if nothing is")
+    doctor.add_argument("--before", action="store_true", help="on a new machine: will ss-warp work here?")
     given = parser.parse_args(arguments, argparse.Namespace(directory=directory))
     actions: dict[str, Callable[[argparse.Namespace], int | None]] = {
         "status": _status,
@@ -63,7 +65,6 @@ def command_line(arguments: Sequence[str], directory: Path = Path(DIRECTORY)) ->
         "explain": _explain,
         "account": _account,
         "doctor": _doctor,
-        "warm": _warm,
     }
     if given.command not in actions:
         raise UsageError(f"{given.command} takes no arguments")
@@ -74,12 +75,12 @@ def _add_account(commands: "argparse._SubParsersAction[_Parser]") -> None:
     account = commands.add_parser("account", help="show, change, export or delete the WARP account")
     actions = account.add_subparsers(dest="action", required=True, metavar="ACTION")
     actions.add_parser("show", help="show the saved account, secrets masked")
-    key = actions.add_parser("license", help="bind a WARP+ licence key")
-    key.add_argument("key", metavar="KEY")
-    actions.add_parser("rotate-key", help="replace the WireGuard key of the same device")
+    key = actions.add_parser("license", help="bind a WARP+ licence key on the next start")
+    key.add_argument("key", metavar="KEY", nargs="?", help="default: read from standard input, out of sight")
+    actions.add_parser("rotate-key", help="replace the device's WireGuard key on the next start")
     export = actions.add_parser("export", help="print a profile for wg-quick; it contains secrets")
     export.add_argument("--format", choices=("wireguard", "wgcf"), default="wireguard")
-    delete = actions.add_parser("delete", help="unregister the device and delete the saved account")
+    delete = actions.add_parser("delete", help="unregister the device when ss-warp stops")
     delete.add_argument("--yes", action="store_true", help="do not ask for confirmation")
 
 
@@ -196,7 +197,7 @@ def _doctor(given: argparse.Namespace) -> int:
         status = json.loads((given.directory / STATUS_NAME).read_text())
     except (OSError, ValueError):
         status = {}
-    return anyio.run(report, load(os.environ), open_world(), status)
+    return anyio.run(report, load(os.environ), open_world(), status, given.before)
 
 
 def _account(given: argparse.Namespace) -> None:
@@ -205,14 +206,18 @@ def _account(given: argparse.Namespace) -> None:
     run_account_command(given)
 
 
-def _warm(given: argparse.Namespace) -> None:
-    """Import every module once, so that the image contains its bytecode."""
+def _warm() -> int:
+    """Import the whole product while the image is built, so that exactly this bytecode ships.
+
+    That of Debian and of all packages would be 25 MB.
+    """
     import entrypoint
     import shadowsocks
 
     for package in (entrypoint, shadowsocks):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             importlib.import_module(module.name)
+    return 0
 
 
 def status_text(status: Mapping[str, Any]) -> str:

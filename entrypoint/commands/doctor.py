@@ -1,20 +1,22 @@
 """`ss-warp doctor`: one line per finding, with the remedy. Changes nothing."""
 
+import os
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import anyio
 
 from entrypoint import desired
 from entrypoint.account.store import exists, read
 from entrypoint.addresses import DHCP_PORTS, MARK, Endpoint, NamedEndpoint, Ports
+from entrypoint.commands.machine import Finding, failed, look_before, tried
 from entrypoint.early import preflight
-from entrypoint.errors import Error, PlatformError, SettingsError, StateError, UnhealableError
+from entrypoint.errors import DefectError, Error, PlatformError, SettingsError, StateError, UnhealableError
 from entrypoint.health.probe import QUERY_NAME
 from entrypoint.linux import state_dir
 from entrypoint.linux.kernel_objects import Snapshot
@@ -38,31 +40,8 @@ BLOCKED: Final = (
     "e.g. 162.159.192.1:500,162.159.192.1:1701,162.159.192.1:4500"
 )
 
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One line of the report; `code` is the exit code if it is a failure."""
-
-    level: Literal["ok", "note", "FAIL"]
-    text: str
-    remedy: str = ""
-    code: int = 0
-
-    def __str__(self) -> str:
-        return f"{self.level:4} {self.text}{f': {self.remedy}' if self.remedy else ''}"
-
-
-def failed(error: Error) -> Finding:
-    return Finding("FAIL", error.message, error.hint, error.exit_code)
-
-
-def tried(good: str, action: Callable[[], object]) -> Finding:
-    """Run an action that may raise Error; return the failure, or `good`."""
-    try:
-        action()
-    except Error as error:
-        return failed(error)
-    return Finding("ok", good)
+WELL_KNOWN: Final = (Endpoint(ip_address("162.159.192.1"), 2408),)
+"""Where the edge has been for years; an account names its own."""
 
 
 def clock(now: float, built: float = BUILD_TIME) -> Finding:
@@ -113,6 +92,10 @@ def _service(port: int) -> str:
         return ""
 
 
+BLOCKABLE: Final = ("connecting", "healing")
+"""States in which UDP to the edge may be what is wrong."""
+
+
 def supervisor(status: Mapping[str, Any]) -> Finding:
     """Judge the status of the running supervisor; an empty one means that none is running."""
     match status.get("state"):
@@ -122,7 +105,46 @@ def supervisor(status: Mapping[str, Any]) -> Finding:
             exits = ", ".join(str(one) for one in status["exit"].values() if one)
             return Finding("ok", f"connected: warp={status['warp']} from {exits}")
         case state:
-            return Finding("FAIL", f"{state}: {status['reason']}", BLOCKED, UnhealableError.exit_code)
+            remedy = BLOCKED if state in BLOCKABLE else ""
+            return Finding("FAIL", f"{state}: {status['reason']}", remedy, UnhealableError.exit_code)
+
+
+def kill_switch(settings: Settings, *, loaded: bool, running: bool) -> Finding:
+    """Judge the firewall: FIREWALL=off is nobody's healthy state, and a running supervisor has it loaded."""
+    if not settings.firewall.on:
+        text = "kill switch: off (FIREWALL=off): traffic leaves unencrypted whenever the tunnel is down"
+        return Finding("note", text, "remove FIREWALL=off")
+    if loaded:
+        return Finding("ok", "kill switch: loaded")
+    if running:
+        text = "kill switch: not loaded although ss-warp is running"
+        return Finding("FAIL", text, "docker compose up -d --force-recreate", PlatformError.exit_code)
+    return Finding("ok", "kill switch: not loaded while ss-warp is not running")
+
+
+def openings(settings: Settings) -> Iterator[Finding]:
+    """Name everything that is set to bypass the tunnel."""
+    if family := settings.tunnel.direct:
+        text = f"IPv{family} bypasses the tunnel: sites see this server's own address"
+        yield Finding("note", text, f"DIRECT_IP_VERSION={family}")
+    if subnets := settings.firewall.outbound_subnets:
+        yield Finding("note", f"reached outside the tunnel: {', '.join(map(str, subnets))}")
+
+
+async def direct(settings: Settings, world: World, device: str) -> Finding:
+    """Send a DNS query by an uplink, past the tunnel: the kill switch must reject it."""
+    families = {settings.tunnel.direct}
+    server = next(one for one in settings.dns.addresses if one.version not in families)
+    try:
+        await world.http.ask(server, QUERY_NAME, Bound(device), limit=REFUSAL_TIMEOUT)
+    except TimeoutError:
+        return Finding("ok", f"a direct packet by {device} got no answer")
+    except OSError as error:
+        return Finding("ok", f"a direct packet by {device} was rejected: {error.strerror or error}")
+    text = f"a direct packet by {device} was answered: traffic can bypass the tunnel"
+    return Finding(
+        "FAIL", text, "please report it with the output of nft list ruleset", DefectError.exit_code
+    )
 
 
 async def resolvers(settings: Settings, world: World, way: Marked | Bound) -> AsyncIterator[Finding]:
@@ -133,7 +155,7 @@ async def resolvers(settings: Settings, world: World, way: Marked | Bound) -> As
             try:
                 await world.http.ask(server, QUERY_NAME, way, limit=RESOLVER_TIMEOUT)
             except OSError as error:
-                why = error.strerror or str(error)
+                why = error.strerror or str(error) or "timed out"
                 yield Finding(
                     "note", f"resolver {server} does not answer {by} ({why})", "set other DNS_ADDRESSES"
                 )
@@ -158,18 +180,20 @@ async def edge(endpoint: Endpoint) -> Finding:
     return Finding("ok", f"UDP to {endpoint} is sent and not rejected")
 
 
-async def report(settings: Settings, world: World, status: Mapping[str, Any]) -> int:
+async def report(settings: Settings, world: World, status: Mapping[str, Any], before: bool = False) -> int:
     """Print each finding; return the exit code of the first failure, 0 without any."""
     code = 0
-    async for finding in examine(settings, world, status):
+    async for finding in examine(settings, world, status, before):
         print(finding, flush=True)
         # Causes come first, so the first failure decides.
         code = code or finding.code
     return code
 
 
-async def examine(settings: Settings, world: World, status: Mapping[str, Any]) -> AsyncIterator[Finding]:
-    """Yield every finding, causes before what they cause."""
+async def examine(
+    settings: Settings, world: World, status: Mapping[str, Any], before: bool = False
+) -> AsyncIterator[Finding]:
+    """Yield every finding, causes before what they cause; `before` the first start some more."""
     capabilities, release = preflight.read_privileges()
     able = tried(
         f"capabilities and kernel ({release}) are sufficient",
@@ -185,18 +209,30 @@ async def examine(settings: Settings, world: World, status: Mapping[str, Any]) -
     if settings.tunnel.implementation == "userspace" or not in_kernel:
         yield tried("/dev/net/tun opens", lambda: require_tun(DEFAULT_PLACES.tun))
     finding, held = volume(settings.account.state_dir)
-    yield finding
+    if before:
+        async for one in look_before(settings, world):
+            yield one
+    else:
+        yield finding
     snapshot = await world.netlink.snapshot()
     for finding in surroundings(settings, snapshot, read_wildcards()):
         yield finding
     try:
         closed = bool(await world.nft.listing("inet", "ss_warp"))
-        yield Finding("ok", f"nftables works, ruleset {'' if closed else 'not '}loaded")
+        if not before:
+            yield kill_switch(settings, loaded=closed, running=held)
     except OSError as error:
         yield failed(PlatformError(f"nftables: {error}", "the kernel needs nf_tables"))
         return
+    for finding in openings(settings):
+        yield finding
     status = status if held else {}
-    yield supervisor(status)
+    if not before:
+        yield supervisor(status)
+    own = not desired.on_host(settings) and desired.route_mode(settings) == "full"
+    if closed and held and own and settings.firewall.on:
+        for device in find_uplinks(snapshot, OurIds().links).links[:1]:
+            yield await direct(settings, world, device)
     # Outside the tunnel only while no firewall is closed: the doctor must not need a hole.
     if status.get("state") == "connected":
         async for finding in resolvers(settings, world, Bound(settings.tunnel.interface)):
@@ -204,7 +240,7 @@ async def examine(settings: Settings, world: World, status: Mapping[str, Any]) -
     elif not closed:
         async for finding in resolvers(settings, world, Marked(MARK.value)):
             yield finding
-        for endpoint in endpoints(settings, snapshot):
+        for endpoint in endpoints(settings, snapshot) or (WELL_KNOWN if before else ()):
             yield await edge(endpoint)
 
 
@@ -220,8 +256,15 @@ def endpoints(settings: Settings, snapshot: Snapshot) -> Sequence[Endpoint]:
 
 def volume(directory: Path) -> tuple[Finding, bool]:
     """Judge the state directory; the second value tells whether a supervisor is using it."""
-    kept = "account saved" if exists(directory) else "no account yet"
+    try:
+        kept = f"{read(directory / ACCOUNT_FILE).account.kind} account saved"
+    except StateError:
+        kept = "no usable account yet"
     good = Finding("ok", f"state in {directory}: {kept}")
+    if exists(directory) and not os.access(directory, os.W_OK):
+        good = Finding(
+            "note", f"{good.text}; the volume is read-only", "changes are not saved: mount it writable"
+        )
     try:
         with state_dir.lock(directory):
             return good, False

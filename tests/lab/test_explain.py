@@ -48,6 +48,6 @@ def test_the_articles_question_is_answered_in_plain_sentences(
     lab: Lab, product: Product, record: Record
 ) -> None:
     answer = explained(lab, product, str(HOST[0]), "198.51.100.50")
-    assert "an answer from this server's own address, it goes by eth0." in answer
+    assert "a reply from this server's own address, leaves by eth0." in answer
     assert "SSH keeps working" in answer
     record("explain 203.0.113.7 198.51.100.50", answer.splitlines()[0])

@@ -1,5 +1,6 @@
 """`ss-warp account …` on a state directory: what it shows, what it writes down while a supervisor runs."""
 
+import io
 import json
 import os
 import sys
@@ -134,6 +135,22 @@ def test_no_licence_key_at_all(box: Box) -> None:
     with pytest.raises(UsageError) as caught:
         command_line(["account", "license", "a b"])
     assert str(caught.value) == "KEY: not a licence key (expected letters, digits and dashes)"
+
+
+@pytest.mark.usefixtures("running")
+def test_the_licence_key_by_standard_input(box: Box, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As an argument it would show in the host's list of processes."""
+    monkeypatch.setitem(vars(sys), "stdin", io.StringIO(f"{KEY}\r\n"))
+    assert command_line(["account", "license"]) == 0
+    assert read(box.path).license_key == KEY
+
+
+@pytest.mark.usefixtures("running")
+def test_delete_does_not_advise_a_restart(box: Box, capsys: pytest.CaptureFixture[str]) -> None:
+    """A restart would register another device, which is one registration spent."""
+    text = said(capsys, "delete", "--yes")
+    assert "docker compose stop" in text
+    assert "restart" not in text
 
 
 @pytest.mark.parametrize("words", [("license", KEY), ("rotate-key",)])

@@ -1,13 +1,15 @@
 """`ss-warp doctor`: a line each for what is wrong, with the remedy, and an exit code."""
 
 import json
+from collections.abc import Sequence
+from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
 from entrypoint.addresses import Ports
-from entrypoint.commands import doctor
+from entrypoint.commands import doctor, machine
 from entrypoint.commands.cli import command_line
 from entrypoint.commands.doctor import unlisted_ports
 from entrypoint.errors import SettingsError
@@ -15,6 +17,7 @@ from entrypoint.linux.kernel_objects import Snapshot
 from entrypoint.linux.proc import read_wildcards
 from entrypoint.linux.state_dir import lock
 from entrypoint.settings import load
+from tests.fakes.http import FakeHttp
 from tests.fakes.netlink import FakeNetlink
 from tests.fakes.world import FakeWorld
 
@@ -138,10 +141,104 @@ def test_what_the_supervisor_says_of_itself(status: dict[str, object], line: str
     assert found.code == code
 
 
+@pytest.mark.parametrize("state", ["registering", "starting", "stopping"])
+def test_udp_is_only_suspected_where_it_may_be_the_cause(state: str) -> None:
+    """A refused certificate or HTTP 429 is no reason to try other ports."""
+    assert doctor.supervisor({"state": state, "reason": "the API answered 429"}).remedy == ""
+
+
+@pytest.mark.parametrize(
+    ("environ", "loaded", "running", "level"),
+    [
+        ({"FIREWALL": "off"}, False, True, "note"),
+        ({}, True, True, "ok"),
+        ({}, False, True, "FAIL"),
+        ({}, False, False, "ok"),
+    ],
+)
+def test_a_kill_switch_that_is_off_is_never_ok(
+    environ: dict[str, str], loaded: bool, running: bool, level: str
+) -> None:
+    assert doctor.kill_switch(load(environ), loaded=loaded, running=running).level == level
+
+
+def test_what_bypasses_the_tunnel_by_setting_is_named() -> None:
+    assert not list(doctor.openings(load({})))
+    found = [
+        str(one)
+        for one in doctor.openings(
+            load(
+                {
+                    "WARP_IP_VERSION": "4",
+                    "DIRECT_IP_VERSION": "6",
+                    "FIREWALL_OUTBOUND_SUBNETS": "192.168.0.0/16",
+                }
+            )
+        )
+    ]
+    assert "IPv6 bypasses the tunnel" in found[0]
+    assert "192.168.0.0/16" in found[1]
+
+
+async def test_a_direct_packet_must_be_rejected(tmp_path: Path, anyio_backend: str) -> None:
+    world = FakeWorld(tmp_path)
+    settings = world.settings()
+    leaks = replace(world.doors, http=FakeHttp({}, {server: {} for server in settings.dns.addresses}))
+    answered = await doctor.direct(settings, leaks, "eth0")
+    assert (answered.level, answered.code) == ("FAIL", 70)
+    assert (await doctor.direct(settings, replace(leaks, http=FakeHttp({})), "eth0")).level == "ok"
+
+
+@pytest.mark.parametrize(
+    ("meminfo", "limit", "level"),
+    [
+        ("MemAvailable:  500000 kB", "max", "ok"),
+        ("MemAvailable:  500000 kB", "67108864\n", "note"),
+        ("MemAvailable:  90000 kB", "max", "note"),
+        ("", "", "ok"),
+    ],
+)
+def test_memory_is_judged_by_the_smaller_limit(meminfo: str, limit: str, level: str) -> None:
+    assert machine.memory(meminfo, limit).level == level
+
+
+def test_a_rootless_engine_is_noticed() -> None:
+    assert machine.container_kind("         0          0 4294967295\n").level == "ok"
+    assert machine.container_kind("         0     100000      65536\n").level == "note"
+
+
+def test_nftables_is_asked_to_check_a_whole_ruleset() -> None:
+    asked: list[str] = []
+
+    def run(argv: Sequence[str], text: str) -> str:
+        asked.append(text)
+        if len(asked) > 1:
+            raise OSError("Could not process rule: No such file or directory")
+        return ""
+
+    assert machine.nftables(run).level == "ok"
+    assert "table inet ss_warp" in asked[0]
+    assert (machine.nftables(run).level, machine.nftables(run).code) == ("FAIL", 77)
+
+
+async def test_before_the_first_start_nothing_of_a_volume_is_judged(
+    tmp_path: Path, anyio_backend: str
+) -> None:
+    world = FakeWorld(tmp_path)
+    found = [str(one) async for one in machine.look_before(world.settings(), world.doors)]
+    assert any("resolves to" in line for line in found)
+    world.netlink.listeners = frozenset({8388})
+    found = [str(one) async for one in machine.look_before(world.settings(), world.doors)]
+    assert any("port 8388 is in use" in line for line in found)
+
+
 def test_the_volume_and_who_runs_on_it(tmp_path: Path) -> None:
     found, held = doctor.volume(tmp_path)
     assert (found.level, held) == ("ok", False)
-    assert "no account yet" in found.text
+    assert "no usable account yet" in found.text
+    pending = {"format": 2, "pending": {"private_key": "AAAA", "api": "https://x", "due": 0}}
+    (tmp_path / "account.json").write_text(json.dumps(pending))
+    assert "no usable account yet" in doctor.volume(tmp_path)[0].text, "a pending one is none"
     with lock(tmp_path):
         assert doctor.volume(tmp_path)[1]
     missing, _ = doctor.volume(tmp_path / "none")
