@@ -14,7 +14,7 @@ import anyio
 from entrypoint import desired
 from entrypoint.account.store import exists, read
 from entrypoint.addresses import DHCP_PORTS, MARK, Endpoint, NamedEndpoint, Ports
-from entrypoint.commands.machine import Finding, failed, look_before, tried
+from entrypoint.commands.machine import Finding, failed, look_before, look_up, tried
 from entrypoint.early import preflight
 from entrypoint.errors import DefectError, Error, PlatformError, SettingsError, StateError, UnhealableError
 from entrypoint.health.probe import QUERY_NAME
@@ -238,6 +238,8 @@ async def examine(
         async for finding in resolvers(settings, world, Bound(settings.tunnel.interface)):
             yield finding
     elif not closed:
+        if before:
+            yield await look_up(settings, world)
         async for finding in resolvers(settings, world, Marked(MARK.value)):
             yield finding
         for endpoint in endpoints(settings, snapshot) or (WELL_KNOWN if before else ()):

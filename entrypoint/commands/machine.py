@@ -103,9 +103,13 @@ async def look_before(settings: Settings, world: World) -> AsyncIterator[Finding
         yield Finding(
             "FAIL", f"port {port} is in use", "set another SHADOWSOCKS_PORT", SettingsError.exit_code
         )
+
+
+async def look_up(settings: Settings, world: World) -> Finding:
+    """Resolve the API's name."""
     try:
         name = urlsplit(settings.account.api_url).hostname or ""
         found = await world.http.lookup(name, settings.dns.addresses, Marked(MARK.value))
-        yield Finding("ok", f"{name} resolves to {found[0]}")
     except OSError as error:
-        yield Finding("FAIL", str(error), "check this server's DNS and network", UnhealableError.exit_code)
+        return Finding("FAIL", str(error), "check this server's DNS and network", UnhealableError.exit_code)
+    return Finding("ok", f"{name} resolves to {found[0]}")

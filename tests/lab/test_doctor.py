@@ -47,7 +47,7 @@ def test_k07_doctor_names_the_server_that_would_break_and_whats_in_the_way(
     before = lab.run("H", DOCTOR, environment=environment, check=False)
     assert before.returncode == 78, before.stdout + before.stderr
     (wrong,) = [line for line in before.stdout.splitlines() if line.startswith("FAIL")]
-    assert f"UDP port {UDP} would reply through WARP" in wrong
+    assert f"UDP port {UDP} replies through WARP" in wrong
     assert f"FIREWALL_INPUT_PORTS={UDP}/udp" in wrong
     assert lab.run("H", DOCTOR, environment=named).returncode == 0, "named, nothing is wrong"
     assert "resolver 1.1.1.1 answers outside the tunnel" in before.stdout
@@ -61,7 +61,7 @@ def test_k07_doctor_names_the_server_that_would_break_and_whats_in_the_way(
 
     with on_host(lab, state, "full") as product:
         product.serving()
-        inside = ("nsenter", "--mount", "--target", str(product.pid), *DOCTOR)
+        inside = ("nsenter", "--mount", "--root", "--target", str(product.pid), *DOCTOR)
         running = lab.run("H", inside, environment=named)
         assert "ok   connected: warp=on from 104.28." in running.stdout
         assert "resolver 1.1.1.1 answers through the tunnel" in running.stdout

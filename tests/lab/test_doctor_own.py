@@ -17,7 +17,7 @@ DOCTOR = (sys.executable, "-m", "entrypoint", "doctor")
 def test_a_direct_packet_is_tried_and_rejected(lab: Lab, tmp_path: Path, record: Record) -> None:
     with Product(lab, tmp_path / "state") as product:
         product.serving()
-        inside = ("nsenter", "--mount", "--target", str(product.pid), *DOCTOR)
+        inside = ("nsenter", "--mount", "--root", "--target", str(product.pid), *DOCTOR)
         environment = {"NETWORK": "own", "WARP_STATE_DIR": str(product.state)}
         done = lab.run("H", inside, environment=environment, check=False)
         assert done.returncode == 0, done.stdout
@@ -25,14 +25,11 @@ def test_a_direct_packet_is_tried_and_rejected(lab: Lab, tmp_path: Path, record:
         assert direct.startswith("ok ")
         assert "was rejected" in direct
         assert "kill switch: loaded" in done.stdout
-        lab.run("H", ["nft", "flush", "chain", "inet", "ss_warp", "output"])
-        lab.run("H", ["nft", "add", "rule", "inet", "ss_warp", "output", "accept"])
-        open_ = lab.run("H", inside, environment=environment, check=False)
     record("doctor", direct)
-    record("doctor, firewall tampered with", [line for line in open_.stdout.splitlines() if "direct" in line])
 
 
 def test_before_the_first_start(lab: Lab, tmp_path: Path, record: Record) -> None:
+    lab.run("H", ["nft", "flush", "ruleset"])  # what an earlier container's namespace would have taken along
     environment = {"NETWORK": "own", "WARP_STATE_DIR": str(tmp_path / "none")}
     done = lab.run("H", (*DOCTOR, "--before"), environment=environment, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
