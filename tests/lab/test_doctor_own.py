@@ -33,6 +33,11 @@ def test_before_the_first_start(lab: Lab, tmp_path: Path, record: Record) -> Non
     environment = {"NETWORK": "own", "WARP_STATE_DIR": str(tmp_path / "none")}
     done = lab.run("H", (*DOCTOR, "--before"), environment=environment, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    for part in ("nftables has everything", "memory:", "api.cloudflareclient.com resolves", "UDP to 162.159.192.1"):
+    for part in (
+        "nftables has everything",
+        "memory:",
+        "api.cloudflareclient.com resolves",
+        "UDP to 162.159.192.1",
+    ):
         assert part in done.stdout
     record("doctor --before", f"{len(done.stdout.splitlines())} lines, exit 0")
