@@ -3,7 +3,7 @@
 import logging
 from typing import Final
 
-from entrypoint.account.model import Account, candidates
+from entrypoint.account.model import Account
 from entrypoint.account.store import cache_addresses, cached_addresses
 from entrypoint.addresses import MARK, Address, Destination, Endpoint, Family, NamedEndpoint, word_for
 from entrypoint.client_details import save_public_address, saved_public_address
@@ -11,11 +11,12 @@ from entrypoint.firewall.killswitch import KillSwitch
 from entrypoint.health.probe import fetch_trace, literal, url_site
 from entrypoint.linux.state_dir import ADDRESS_CACHE_FILE
 from entrypoint.linux.world import Marked
+from entrypoint.retry import after, retrying
 from entrypoint.routing.uplinks import Uplinks
 from entrypoint.status.board import Run
 
 LOOKUP_PAUSE: Final = 10.0
-"""Seconds until endpoints' names are looked up again."""
+"""Seconds at most until endpoints' names are looked up again."""
 
 DETECT_TIMEOUT: Final = 3.0
 """Seconds that the first run spends on finding its own public address."""
@@ -34,17 +35,26 @@ async def resolve_endpoints(
     """
     configured = run.settings.tunnel.endpoints or ()
     families: set[Family] = {address.version for address in uplinks.addresses}
-    named = candidates(account, configured, families)
-    while True:
-        endpoints = tuple(one for one in named if isinstance(one, Endpoint))
-        # The account's addresses need no lookup. Names that the user configured always get one.
-        if not endpoints or configured:
-            endpoints = await _resolve_all(run, switch, named, families, configured=bool(configured))
-        if endpoints:
-            return endpoints
-        names = ", ".join(map(str, named))
-        log.warning("cannot resolve any endpoint (%s), retrying in %.0f s", names, LOOKUP_PAUSE)
-        await run.world.clock.sleep(LOOKUP_PAUSE)
+    named = account.endpoints_to_try(configured, families)
+
+    def announce(error: BaseException, pause: float) -> None:
+        log.warning("%s, retrying in %.0f s", error, pause)
+
+    async for attempt in retrying(
+        run.world.clock.sleep,
+        first=LOOKUP_PAUSE,
+        longest=LOOKUP_PAUSE,
+        demanded=after(LookupError),
+        before_pause=announce,
+    ):
+        with attempt:
+            endpoints = tuple(one for one in named if isinstance(one, Endpoint))
+            # The account's addresses need no lookup. Names that the user configured always get one.
+            if not endpoints or configured:
+                endpoints = await _resolve_all(run, switch, named, families, configured=bool(configured))
+            if not endpoints:
+                raise LookupError(f"cannot resolve any endpoint ({', '.join(map(str, named))})")
+    return endpoints
 
 
 async def _resolve_all(

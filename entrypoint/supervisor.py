@@ -9,7 +9,7 @@ import anyio
 from entrypoint import client_details, desired, ssserver
 from entrypoint.account.lifecycle import settle_key
 from entrypoint.account.store import exists
-from entrypoint.account.upkeep import AccountUpkeep, RenewedError
+from entrypoint.account.upkeep import AccountUpkeep, Rechecks, RenewedError
 from entrypoint.discovery import choose_public_host, resolve_endpoints
 from entrypoint.early.preflight import STOP
 from entrypoint.firewall.killswitch import kill_switch
@@ -39,16 +39,16 @@ async def keep_up(run: Run, places: Places = DEFAULT_PLACES) -> None:
     Afterwards everything is as before, except that the kill switch stays closed in the own placement,
     and on a host after a failure. Raises Error for what only a person can mend.
     """
-    renewed = True
+    renewed, rechecks = True, Rechecks()
     while renewed:
         renewed = False
         try:
-            await bring_up(run, places)
+            await bring_up(run, places, rechecks)
         except* RenewedError:
             renewed = True
 
 
-async def bring_up(run: Run, places: Places) -> None:
+async def bring_up(run: Run, places: Places, rechecks: Rechecks) -> None:
     """Bring the tunnel up and keep it healthy until cancelled; undo everything on the way out."""
     settings, world, board = run.settings, run.world, run.board
     on_host = desired.on_host(settings)
@@ -85,7 +85,7 @@ async def bring_up(run: Run, places: Places) -> None:
         )
 
         # 3. Outside the tunnel, through holes in the firewall: the account, and where its endpoints are.
-        upkeep = AccountUpkeep(run, firewall, uplinks)
+        upkeep = AccountUpkeep(run, firewall, uplinks, rechecks)
         stack.push_async_callback(upkeep.unregister_on_exit)
         kept = await upkeep.load_or_register()
         secrets = client_details.load_or_generate(settings)

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from entrypoint.account.model import Access, Account
-from entrypoint.account.strict_json import InvalidError, JsonValue, parse_json
 from entrypoint.addresses import Endpoint, parse_endpoint
+from entrypoint.strict_json import InvalidError, JsonValue, parse_json
 
 MAX_FILE: Final = 65536
 """Bytes of a file that is imported."""
@@ -64,56 +64,60 @@ def _wgcf_account(text: str) -> Imported:
         raise InvalidError(f"not TOML{(where and f' ({where[0]})') or ''}") from None
     except RecursionError:
         raise InvalidError("not TOML: nested too deeply") from None
-    access = Access(fields.at("device_id").text(), fields.at("access_token").text())
-    return Imported("a wgcf account", _private_key(fields.at("private_key")), access)
+    access = Access(fields.member("device_id").text(), fields.member("access_token").text())
+    return Imported("a wgcf account", _private_key(fields.member("private_key")), access)
 
 
 def _json(fields: JsonValue) -> Imported:
-    if fields.at("config").value is None:
+    if fields.member("config").value is None:
         return _flat(fields, "a registration as JSON")
-    inner = fields.maybe("account", lambda account: account.maybe("private_key", _private_key))
-    key = inner or _private_key(fields.at("private_key"))
-    token = fields.maybe("token", JsonValue.text)
-    access = Access(fields.at("id").text(), token) if token else None
+    inner = fields.optional("account", lambda account: account.optional("private_key", _private_key))
+    key = inner or _private_key(fields.member("private_key"))
+    token = fields.optional("token", JsonValue.text)
+    access = Access(fields.member("id").text(), token) if token else None
     return Imported("a device as JSON", key, access, fields)
 
 
 def _flat(fields: JsonValue, form: str) -> Imported:
-    where = fields.at("endpoint")
+    where = fields.member("endpoint")
     endpoint = where.value if isinstance(where.value, dict) else _endpoint(where)
-    client_id = fields.maybe("client_id", JsonValue.text) or fields.maybe("reserved_str", JsonValue.text)
+    client_id = fields.optional("client_id", JsonValue.text) or fields.optional(
+        "reserved_str", JsonValue.text
+    )
     if not client_id:
-        octets = fields.maybe("reserved", _octets) or fields.maybe("reserved_dec", _octets)
+        octets = fields.optional("reserved", _octets) or fields.optional("reserved_dec", _octets)
         client_id = base64.b64encode(octets).decode() if octets else None
-    identity = fields.maybe("device_id", JsonValue.text) or fields.maybe("id", JsonValue.text)
-    token = fields.maybe("token", JsonValue.text)
-    kind = {"account_type": fields.at("account_type").value, "license": fields.at("license").value}
+    identity = fields.optional("device_id", JsonValue.text) or fields.optional("id", JsonValue.text)
+    token = fields.optional("token", JsonValue.text)
+    kind = {"account_type": fields.member("account_type").value, "license": fields.member("license").value}
     device = _device(
-        fields.at("public_key").value,
+        fields.member("public_key").value,
         endpoint,
-        {"v4": fields.at("v4").value, "v6": fields.at("v6").value},
+        {"v4": fields.member("v4").value, "v6": fields.member("v6").value},
         client_id,
     )
     access = Access(identity, token) if identity and token else None
     named = {"id": identity, "token": token, "account": kind} if access else {}
-    return Imported(form, _private_key(fields.at("private_key")), access, JsonValue({**device, **named}))
+    return Imported(form, _private_key(fields.member("private_key")), access, JsonValue({**device, **named}))
 
 
 def _profile(text: str) -> Imported:
     sections = _sections(text)
     interface, peer = JsonValue(sections["interface"]), JsonValue(sections["peer"])
-    if peer.at("presharedkey").value is not None:
+    if peer.member("presharedkey").value is not None:
         raise InvalidError("[Peer] PresharedKey: WARP has none")
     inner: dict[str, str] = {}
-    for address in str(interface.at("address").value or "").split(","):
+    for address in str(interface.member("address").value or "").split(","):
         if address.strip() and inner.setdefault("v6" if ":" in address else "v4", address.strip()) != (
             address.strip()
         ):
             raise InvalidError("[Interface] Address: more than one of a family")
-    octets = interface.maybe("reserved", _octets) or peer.maybe("reserved", _octets)
+    octets = interface.optional("reserved", _octets) or peer.optional("reserved", _octets)
     client_id = base64.b64encode(octets).decode() if octets else None
-    device = _device(peer.at("publickey").value, _endpoint(peer.at("endpoint")), inner, client_id)
-    return Imported("a WireGuard profile", _private_key(interface.at("privatekey")), device=JsonValue(device))
+    device = _device(peer.member("publickey").value, _endpoint(peer.member("endpoint")), inner, client_id)
+    return Imported(
+        "a WireGuard profile", _private_key(interface.member("privatekey")), device=JsonValue(device)
+    )
 
 
 def _sections(text: str) -> dict[str, dict[str, str]]:
@@ -161,7 +165,7 @@ def _endpoint(entry: JsonValue) -> dict[str, object]:
     except InvalidError:
         raise
     except ValueError as error:
-        entry.refuse(str(error))
+        entry.reject(str(error))
     family = f"v{endpoint.address.version}" if isinstance(endpoint, Endpoint) else "host"
     return {family: str(endpoint)}
 
@@ -178,9 +182,9 @@ def _octets(entry: JsonValue) -> bytes:
         numbers = re.fullmatch(r"\[?\s*(\d{1,3})\s*,\s*(\d{1,3})\s*,\s*(\d{1,3})\s*\]?", value.strip())
         value = list(map(int, numbers.groups())) if numbers else _unpacked(value.strip())
     if not isinstance(value, list) or len(value) != 3:
-        entry.refuse("expected three bytes")
+        entry.reject("expected three bytes")
     if not all(isinstance(one, int) and 0 <= one <= 255 for one in value):
-        entry.refuse("expected three bytes")
+        entry.reject("expected three bytes")
     return bytes(value)
 
 

@@ -1,47 +1,30 @@
-"""An account's life, start by start: there is one, it is what the user wants, and one day it leaves."""
+"""Account lifecycle: create it, keep it in line with the settings, unregister it."""
 
 import logging
 from collections.abc import Collection
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from entrypoint.account import store
 from entrypoint.account.api import WarpApi
-from entrypoint.account.model import Access, Account, kind_of, new_private_key, parse_account, public_key
-from entrypoint.account.registration import (
-    OnWait,
-    Team,
-    imported_account,
-    new_device,
-    register_until_done,
-    team_device,
-)
+from entrypoint.account.model import Access, Account, kind_of, new_private_key, public_key, reread
+from entrypoint.account.registration import AccountWishes, OnWait, Registrar
 from entrypoint.account.replies import ApiError
-from entrypoint.account.store import PendingRegistration, StoredAccount, edit, load, read, write
-from entrypoint.account.strict_json import InvalidError, JsonValue
+from entrypoint.account.store import PendingRegistration, Stored, StoredAccount, edit
 from entrypoint.addresses import Address
 from entrypoint.errors import Error
-from entrypoint.linux import state_dir
 from entrypoint.linux.state_dir import ACCOUNT_FILE
 from entrypoint.linux.world import Clock
+from entrypoint.strict_json import InvalidError, JsonValue
 
-GONE: Final = (401, 403, 404, 410)
-"""Statuses for a device that the API does not know (warp-api 1.9); 403 is also a blocked address."""
+TOO_MANY_DEVICES: Final = 1056
+"""Cloudflare's code for a licence that is in use on five devices."""
 
-ONE_DAY: Final = 86400.0
-"""Seconds that an account must be old before another may take its place without a person's word."""
+LICENCE_WAIT: Final = 120.0
+"""Seconds at most that a new device waits for its licence: once connected as free, it would stay so."""
 
 log = logging.getLogger("ss-warp")
-
-
-@dataclass(frozen=True, slots=True)
-class AccountWishes:
-    """What the settings want of the account."""
-
-    device_name: str
-    license_key: str | None = field(default=None, repr=False)
-    import_file: Path | None = None
-    team: Team | None = None
 
 
 async def load_or_register(
@@ -53,138 +36,84 @@ async def load_or_register(
     wishes: AccountWishes,
     waiting: OnWait,
 ) -> StoredAccount:
-    """Return the account kept in `directory`, as wanted; register when there is none.
+    """Return the account stored in `directory`, in line with `wishes`; register one when there is none.
 
-    The caller holds `files.locked(directory)`. A kept account that nobody wants changed costs no call.
+    The caller holds `state_dir.lock(directory)`. A stored account that needs no change costs no call.
     `own` are this machine's addresses, without those of our own tunnel device: the API may not name
-    them. Raises ApiError when the API refuses or sends an account that cannot be used, StateError when
-    the file is not an account (it is kept aside; nothing is registered), BusyError when the disk is
-    full (before registering).
+    them. Raises ApiError when the API refuses or the account cannot be used, StateError when the file
+    cannot be read (it stays, and nothing is registered), BusyError when the disk is full (before
+    registering).
     """
     path = directory / ACCOUNT_FILE
-    kept = load(path, clock.wall())
-    if isinstance(kept, StoredAccount) and kept.leaving and await unregister(path, kept, api):
-        kept = None
-    if isinstance(kept, StoredAccount):
-        if wishes.team and kept.account.kind != "team":
+    stored = store.load(path)
+    if stored and stored.leaving and await unregister(path, stored, api):
+        stored = None
+    if isinstance(stored, StoredAccount):
+        if wishes.team and stored.account.kind != "team":
             log.warning(
-                "a %s account is kept, so no device is enrolled: to change that, `ss-warp account delete` "
-                "and start anew",
-                kept.account.kind,
+                "keeping the existing %s account; to enrol instead, run `ss-warp account delete` and restart",
+                stored.account.kind,
             )
-        kept = await rotate_key(path, kept, api, own=own)
-        return await bind_licence(path, kept, wishes.license_key, api, clock, own=own)
-    if wishes.import_file:
-        attempt = imported_account(api, clock, own, wishes.import_file)
-    elif wishes.team:
-        attempt = team_device(api, clock, own, wishes.device_name, wishes.team)
-    else:
-        attempt = new_device(api, clock, own, wishes.device_name)
-    license_key = kept.license_key if kept else None
-    kept = StoredAccount(
-        await register_until_done(path, kept, api, clock, attempt, waiting), license_key=license_key
+        stored = await rotate_key(path, stored, api, own=own)
+        return await bind_licence(path, stored, wishes.license_key, api, clock, own=own)
+    pending = stored or PendingRegistration(new_private_key(), api.base_url)
+    registrar = Registrar(
+        api=api,
+        clock=clock,
+        own=own,
+        wishes=wishes,
+        waiting=waiting,
+        save=lambda pending: store.write(path, pending),
+        pending=pending,
     )
+    stored = StoredAccount(await registrar.register_until_done(), license_key=pending.license_key)
     try:
-        write(path, kept)
+        store.write(path, stored)
     except Error as error:
-        # Registered is registered: better an account until the next start than none at all.
-        log.warning("the new account cannot be kept, the next start will register another: %s", error)
-    return await bind_licence(path, kept, wishes.license_key, api, clock, own=own, waiting=waiting)
+        # Better an account until the next start than none at all.
+        log.warning("cannot save the new account, the next start will read it again: %s", error)
+    return await bind_licence(path, stored, wishes.license_key, api, clock, own=own, waiting=waiting)
 
 
 async def apply_pending(
-    directory: Path, kept: StoredAccount, api: WarpApi, clock: Clock, wished: str | None
-) -> StoredAccount | None:
-    """Do at once what a command left to do; return what is kept then, None when the account is gone.
+    directory: Path, stored: Stored, api: WarpApi, clock: Clock, wished: str | None
+) -> Stored | None:
+    """Do at once what a command left to do; return what is stored then, None when the account is gone.
 
-    The caller holds `files.locked(directory)`.
+    The caller holds `state_dir.lock(directory)`.
     """
     path = directory / ACCOUNT_FILE
-    if kept.leaving:
-        return None if await unregister(path, kept, api) else kept
-    kept = await rotate_key(path, kept, api, own=())
-    return await bind_licence(path, kept, wished, api, clock, own=())
+    if stored.leaving:
+        return None if await unregister(path, stored, api) else stored
+    if isinstance(stored, PendingRegistration):
+        return stored
+    stored = await rotate_key(path, stored, api, own=())
+    return await bind_licence(path, stored, wished, api, clock, own=())
 
 
-async def unregister(path: Path, kept: StoredAccount, api: WarpApi) -> bool:
-    """Unregister the device and forget the account; say whether that worked. Raises StateError."""
-    access = kept.account.access
+async def unregister(path: Path, stored: Stored, api: WarpApi) -> bool:
+    """Unregister the device and forget the account; return whether that worked. Raises StateError."""
+    if isinstance(stored, StoredAccount):
+        access = stored.account.access
+        if not stored.leaving:
+            # Before the call: if only its answer is lost, the next start must not use the account.
+            stored = save_change(path, stored, leaving=True)
+    else:
+        access = stored.device
     try:
         if access:
             await api.unregister(access)
     except ApiError as error:
-        if not error.gone:
-            log.warning("the device is not unregistered: %s", error)
-            return False
-    state_dir.remove(path)
-    log.info("the device is unregistered, its account is removed" if access else "the account is removed")
+        log.warning("cannot unregister the device: %s", error)
+        return False
+    store.remove(path)
+    log.info("unregistered the device and removed its account" if access else "removed the account")
     return True
-
-
-async def recheck(path: Path, api: WarpApi, clock: Clock, *, own: Collection[Address]) -> str | None:
-    """Ask the API about an account whose tunnel is dead, and write down what it says.
-
-    Returns why the account is none any more: another has to be registered; an empty text when it is
-    another now; None when it is as it was, or when that cannot be known. Raises StateError, BusyError.
-    """
-    kept = read(path)
-    account, access = kept.account, kept.account.access
-    if access is None:
-        return None
-    try:
-        device = await api.device(access)
-        shown = device.at("key").text()
-        if shown not in [public_key(key) for key in (account.private_key, kept.next_private_key) if key]:
-            log.warning(
-                "the device has another key now: somebody changed it; `ss-warp account rotate-key` and a "
-                "restart take it back"
-            )
-            return None
-        now = reread(account, device, own)
-    except InvalidError as error:
-        log.warning("the API's answer cannot be used: %s", error)
-        return None
-    except ApiError as error:
-        # One more call tells a device that is gone from an API, or a way to it, that is broken.
-        if error.status not in GONE or not await api.answers():
-            log.warning("whether the account is still good is not known: %s", error)
-            return None
-        return _replace_account(path, kept, api, clock, error)
-    save_change(path, kept, account=now)
-    return None if replace(now, kind=account.kind, license_key=account.license_key) == account else ""
-
-
-def _replace_account(
-    path: Path, kept: StoredAccount, api: WarpApi, clock: Clock, error: ApiError
-) -> str | None:
-    """Make room for a new account where one may be registered unasked; return why, None where not."""
-    account = kept.account
-    young = clock.wall() - account.created.timestamp() < ONE_DAY
-    if account.kind not in ("free", "plus") or young:
-        log.error(
-            "the API does not know this device any more (%s), and %s: to start anew, "
-            "`ss-warp account delete` and restart",
-            error.message,
-            "an account is replaced once a day at most" if young else f"it is a {account.kind} account",
-        )
-        return None
-    license_key = account.license_key if account.kind == "plus" else None
-    write(path, PendingRegistration(new_private_key(), api.base_url, license_key=license_key))
-    return error.message
-
-
-TOO_MANY_DEVICES: Final = 1056
-"""Cloudflare's code for a licence that is on five devices already."""
-
-LICENCE_WAIT: Final = 120.0
-"""Seconds at most that a new device waits for its licence: once connected as free, it would stay so."""
-
-log = logging.getLogger("ss-warp")
 
 
 async def bind_licence(
     path: Path,
-    kept: StoredAccount,
+    stored: StoredAccount,
     wished: str | None,
     api: WarpApi,
     clock: Clock,
@@ -192,78 +121,71 @@ async def bind_licence(
     own: Collection[Address],
     waiting: OnWait | None = None,
 ) -> StoredAccount:
-    """Bind the licence key that is `wished` (the setting), else the command's; return what is kept then.
+    """Bind the licence key that is `wished` (the setting), else the command's; return what is stored then.
 
     No call when it is bound already. `waiting` is given for a device that has never connected.
     """
-    key, account, access = wished or kept.license_key, kept.account, kept.account.access
+    key, account, access = wished or stored.license_key, stored.account, stored.account.access
     if not key or key == account.license_key:
-        return kept
+        return stored
     if access is None:
-        log.warning("the licence key is not used: an imported profile has no token to bind it with")
-        return kept
+        log.warning("cannot bind the licence key: an imported profile has no token")
+        return stored
     if account.kind == "team":
-        log.warning("the licence key is not used: a Zero Trust account has no licence")
-        return kept
+        log.warning("cannot bind the licence key: a Zero Trust account has no licence")
+        return stored
+    command = stored.license_key
+    stored = save_change(
+        path, stored, license_key=key
+    )  # if only the answer is lost, the next start binds again
     if error := await _try_to_bind(access, key, api, clock, waiting):
         words, hopeless = _explain_refusal(error)
         log.warning("the licence key %s; the account stays %s: %s", words, account.kind, error)
-        # A command's key that never can be bound is not tried for ever; a setting is the user's to change.
-        return save_change(path, kept, license_key=None) if hopeless and kept.license_key == key else kept
+        # A setting is the user's to change; what a command left is not retried when it can never be bound.
+        return save_change(path, stored, license_key=None if hopeless and command == key else command)
     account = replace(account, license_key=key)
     try:
         device = await api.device(access)
         account = replace(reread(account, device, own), license_key=key)
     except (ApiError, InvalidError) as unread:
-        log.warning("the licence key is bound, but the account cannot be read again: %s", unread)
+        log.warning("bound the licence key, but cannot read the account again: %s", unread)
     if account.kind == "plus":
-        log.info("the licence key is bound: this is a WARP+ account")
+        log.info("bound the licence key: this is a WARP+ account")
     else:
         log.warning("the licence key was accepted, but the account is still %s", account.kind)
-    return save_change(path, kept, account=account, license_key=None)
+    return save_change(path, stored, account=account, license_key=None)
 
 
-async def check_licence(path: Path, kept: StoredAccount, wished: str | None, api: WarpApi) -> StoredAccount:
-    """Ask whether a bound licence is honoured; one call, and none for other accounts.
+async def check_licence(path: Path, stored: StoredAccount, wished: str | None, api: WarpApi) -> StoredAccount:
+    """Check whether a bound licence is honoured; one call, and none for other accounts.
 
-    It may have been revoked, and a fresh one may take a moment to show (wgcf's issue 30).
+    It may have been revoked, and a new one may take a moment to show.
     """
-    account = kept.account
+    account = stored.account
     bound = account.kind == "plus" or (wished is not None and account.license_key == wished)
     if account.access is None or not bound:
-        return kept
+        return stored
     try:
         kind = kind_of(await api.device(account.access))
     except (ApiError, InvalidError) as error:
-        log.debug("the account cannot be read: %s", error)
-        return kept
-    if kind == account.kind:
-        return kept
+        log.debug("cannot read the account: %s", error)
+        return stored
+    if kind in (None, account.kind):
+        return stored
     if kind == "plus":
         log.info("the licence key is in force: this is a WARP+ account")
     else:
-        log.warning("the licence key is not honoured any more (revoked, or used elsewhere): free tier")
-    return save_change(path, kept, account=replace(account, kind=kind))
+        log.warning("the licence key is no longer honoured (revoked, or used elsewhere): free tier")
+    return save_change(path, stored, account=replace(account, kind=kind))
 
 
-def reread(account: Account, device: JsonValue, own: Collection[Address]) -> Account:
-    """Return the account as a later answer shows it; key, token and age stay. Raises InvalidError."""
-    return parse_account(
-        device,
-        private_key=account.private_key,
-        created=account.created,
-        own=own,
-        token=account.access.token if account.access else None,
-    )
-
-
-def save_change(path: Path, kept: StoredAccount, **changes: object) -> StoredAccount:
-    """Return `kept` with these changes, on the volume too where that works: it is used all the same."""
+def save_change(path: Path, stored: StoredAccount, **changes: object) -> StoredAccount:
+    """Return `stored` with these changes, on the volume too where that works: it is used all the same."""
     try:
         return edit(path, lambda there: replace(there, **changes))  # type: ignore[arg-type]
     except Error as error:
-        log.warning("the account's change cannot be kept: %s", error)
-        return replace(kept, **changes)  # type: ignore[arg-type]
+        log.warning("cannot save the account's change: %s", error)
+        return replace(stored, **changes)  # type: ignore[arg-type]
 
 
 async def _try_to_bind(
@@ -287,27 +209,24 @@ async def _try_to_bind(
 def _explain_refusal(error: ApiError) -> tuple[str, bool]:
     """Return what a failure says of the key, and whether that stays so."""
     if error.code == TOO_MANY_DEVICES:
-        return "is full (it is on 5 devices: remove one in the app)", False
+        return "is already used on 5 devices: remove one in the 1.1.1.1 app", False
     if error.gone:
-        return "cannot be bound: the API does not know this device any more", False
+        return "cannot be bound: the API does not know this device", False
     if error.status == 400:
-        return "is not valid (only keys bought in the app are, see its account screen)", True
+        return "is not valid (only keys bought in the 1.1.1.1 app are, see its account screen)", True
     return "cannot be bound now, the next start tries again", False
 
 
-log = logging.getLogger("ss-warp")
-
-
 async def rotate_key(
-    path: Path, kept: StoredAccount, api: WarpApi, *, own: Collection[Address]
+    path: Path, stored: StoredAccount, api: WarpApi, *, own: Collection[Address]
 ) -> StoredAccount:
-    """Bring a rotation to its end; a `next_private_key` that is still there may or may not be in force."""
-    account, key = kept.account, kept.next_private_key
+    """Finish a rotation; a `next_private_key` that is still there may or may not be in force."""
+    account, key = stored.account, stored.next_private_key
     if key is None:
-        return kept
+        return stored
     if account.access is None:
-        log.warning("the key is not changed: an imported profile has no token to change it with")
-        return save_change(path, kept, next_private_key=None)
+        log.warning("cannot change the key: an imported profile has no token")
+        return save_change(path, stored, next_private_key=None)
     failure: ApiError | None = None
     device: JsonValue | None = None
     try:
@@ -318,28 +237,34 @@ async def rotate_key(
         device = device or await api.device(account.access)
         now = _match_key(device, account, key, own)
     except (ApiError, InvalidError) as unread:
-        log.warning("whether the key was changed is not known, both are tried: %s", failure or unread)
-        return kept
+        log.warning("unknown whether the API accepted the new key, trying both: %s", failure or unread)
+        return stored
     if now.private_key == key:
-        log.info("the key is changed: %s", public_key(key))
+        log.info("changed the key: %s", public_key(key))
     else:
-        log.warning("the key is not changed: %s", failure or "the API still shows the old one")
-    return save_change(path, kept, account=now, next_private_key=None)
+        log.warning("cannot change the key: %s", failure or "the API still shows the old one")
+    return save_change(path, stored, account=now, next_private_key=None)
 
 
-def settle_key(path: Path, kept: StoredAccount, private_key: str) -> StoredAccount:
-    """Return what is kept once `private_key` has proved to be the one in force: the other is removed."""
-    if kept.next_private_key is None:
-        return kept
-    changed = private_key == kept.next_private_key
-    log.warning("the %s key is in force, the other is removed", "new" if changed else "old")
-    account = replace(kept.account, private_key=private_key)
-    return save_change(path, kept, account=account, next_private_key=None)
+def settle_key(path: Path, stored: StoredAccount, private_key: str) -> StoredAccount:
+    """Return what is stored once `private_key` has connected: what it might have been instead is removed."""
+    changes: dict[str, object] = {}
+    if stored.next_private_key is not None:
+        changed = private_key == stored.next_private_key
+        log.warning("the %s key is active, removed the other", "new" if changed else "old")
+        changes |= {"account": replace(stored.account, private_key=private_key), "next_private_key": None}
+    if stored.previous or stored.missing_since:
+        changes |= {"previous": None, "missing_since": 0.0}
+    if (
+        stored.replacement and not stored.replacement.device
+    ):  # a registered one is kept for the day it is needed
+        changes |= {"replacement": None}
+    return save_change(path, stored, **changes) if changes else stored
 
 
 def _match_key(device: JsonValue, account: Account, key: str, own: Collection[Address]) -> Account:
-    shown = device.at("key").text()
+    shown = device.member("key").text()
     mine = next((mine for mine in (key, account.private_key) if shown == public_key(mine)), None)
     if mine is None:
-        device.at("key").refuse("neither the old key nor the new one")
+        device.member("key").reject("neither the old key nor the new one")
     return reread(replace(account, private_key=mine), device, own)

@@ -1,4 +1,9 @@
-"""What the API's replies mean (warp-api 1.3, 1.9, 1.10): a device, or why none and when to ask again."""
+"""What the API's replies mean: a device, or why there is none and when to call again.
+
+Successes come bare or wrapped in `{"result": …, "success": true}`, depending on the path's version; errors
+always come as `{"success": false, "errors": [{"code": …, "message": …}]}`, or with plain strings in the
+list. Whatever else answers (a firewall rule, a captive portal, a retired path) sends text or HTML.
+"""
 
 import email.utils
 import ssl
@@ -7,21 +12,21 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Final
 
-from entrypoint.account.strict_json import InvalidError, JsonValue, parse_json
 from entrypoint.errors import UnhealableError
+from entrypoint.strict_json import InvalidError, JsonValue, parse_json
 
 UNCERTAIN: Final = 60.0
-"""Seconds before a second try when the first may have created a device; also the budget's window (1.10)."""
+"""Seconds before a second try when the first may have created a device; the API counts calls a minute."""
 
 LONGEST: Final = 3600.0
 """Seconds that a Retry-After is obeyed at most."""
 
 
 class ApiError(UnhealableError):
-    """A call failed. `again`: seconds before the same call may be tried, None when that cannot help.
+    """A call failed. `again`: seconds before the same call may be retried, None when that cannot help.
 
-    0 means that the request was not sent. `status` is the HTTP status, None when there was no
-    answer; `code` Cloudflare's own number.
+    0 means that the request was not sent. `status` is the HTTP status, None without an answer; `code`
+    Cloudflare's own number; `envelope`: the API itself answered, in its own JSON.
     """
 
     def __init__(
@@ -32,16 +37,18 @@ class ApiError(UnhealableError):
         again: float | None = None,
         status: int | None = None,
         code: int | None = None,
+        envelope: bool = False,
     ) -> None:
         super().__init__(message, hint)
         self.again = again
         self.status = status
         self.code = code
+        self.envelope = envelope
 
     @property
     def gone(self) -> bool:
-        """The API does not know this device and token any more (warp-api 1.9)."""
-        return self.status in (401, 404, 410)
+        """The API itself says that it does not know this device and token. A 403 says so of no device."""
+        return self.envelope and self.status in (401, 404, 410)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,51 +74,53 @@ def device_in(reply: Reply, now: float) -> JsonValue:
 
 
 def accepted(reply: Reply, now: float) -> Mapping[str, object]:
-    """Return the answer's object, empty for 204: the call was carried out. Raises ApiError otherwise."""
+    """Return the answer's object, empty when it has none: the call was carried out. Raises ApiError."""
     status = reply.status
-    if status == HTTPStatus.NO_CONTENT:
-        return {}
     try:
-        answer = parse_json(reply.body).value
+        answer = parse_json(reply.body).value if reply.body.strip() else {}
     except InvalidError:
         answer = None
     members = answer if isinstance(answer, dict) else {}
-    if 200 <= status < 300 and members.get("success") is not False:
-        if members:
-            return members
-        raise ApiError(f"{reply.host} answered {status} without a device", _PORTAL, again=UNCERTAIN)
+    envelope = members.get("success") is False
+    if 200 <= status < 300 and answer is not None and not envelope:
+        return members
     text, code = _complaint(members, reply.body)
     words = f"{reply.host} answered {_phrase(status)}{text and ': '}{text}{f' (code {code})' if code else ''}"
+    if 200 <= status < 300 and not envelope:
+        words = f"{reply.host} answered {status} without a device"
     wait = _seconds(reply.retry_after, now)
     again: float | None = None
     hint = ""
     match status:
         case 429:
-            again, hint = wait or UNCERTAIN, "it counts calls per address"
+            again, hint = wait or UNCERTAIN, "the API limits calls per address"
         case 403:
             hint = "this address may be blocked: try the other IP version, or another server"
-        case _ if 300 <= status < 400:
+        case _ if 300 <= status < 400 or (status < 300 and not envelope):
             again, hint = UNCERTAIN, _PORTAL
         case _ if status == 408 or status < 300 or status >= 500:
             again = max(UNCERTAIN, wait or 0)
-    raise ApiError(words, hint, again=again, status=status, code=code)
+        case _ if not envelope:
+            hint = _PORTAL
+    raise ApiError(words, hint, again=again, status=status, code=code, envelope=envelope)
 
 
 def unanswered(host: str, error: Exception, again: float) -> ApiError:
     """Return why there is no answer of `host`."""
-    if refused := _certificate_error(error):
+    if refused := certificate_error(error):
         clock = refused.verify_code in (_NOT_YET_VALID, _EXPIRED)
         return ApiError(
-            f"the certificate of {host} is refused: {one_line(refused.verify_message)}",
-            "check the clock of this machine" if clock else "WARP_API_CA_FILE names the CA of a mirror",
+            f"cannot trust the certificate of {host}: {one_line(refused.verify_message)}",
+            "check this machine's clock" if clock else "for a mirror, set WARP_API_CA_FILE to its CA",
             again=again,
         )
     reason = "no answer in time" if isinstance(error, TimeoutError) else one_line(str(error))
-    hint = "it may have been carried out all the same" if again else ""
+    hint = "the call may have been carried out all the same" if again else ""
     return ApiError(f"cannot reach {host}: {reason or type(error).__name__}", hint, again=again)
 
 
-def _certificate_error(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
+def certificate_error(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
+    """Return the certificate's refusal behind an error, None when that was not the reason."""
     seen = set[int]()  # a chain may be a circle
     while error and id(error) not in seen:
         if isinstance(error, ssl.SSLCertVerificationError):
@@ -123,7 +132,7 @@ def _certificate_error(error: BaseException | None) -> ssl.SSLCertVerificationEr
 
 _NOT_YET_VALID: Final = 9  # OpenSSL's X509_V_ERR_CERT_NOT_YET_VALID and _HAS_EXPIRED
 _EXPIRED: Final = 10
-_PORTAL: Final = "something on the way may be answering in Cloudflare's place"
+_PORTAL: Final = "something on the way may be answering in place of Cloudflare"
 
 
 def _complaint(members: Mapping[str, object], body: bytes) -> tuple[str, int | None]:

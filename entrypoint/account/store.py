@@ -1,157 +1,176 @@
 """The account on the volume: `account.json`, its versions, and how it is changed.
 
-Format 2 is `{"format": 2, "account": …}` with what is still to be done with the account beside it, or
-before there is one `{"format": 2, "pending": …}`: the key is written before it is sent, so that an
-answer that gets lost costs one orphaned device and never a key.
+Format 2 is `{"format": 2, "account": …}` with what is still to be done beside the account, or before an
+account is usable `{"format": 2, "pending": …}`. Whatever changes something at Cloudflare is written down
+before the call: an answer that gets lost costs no key, and what the API has created is never created twice.
 """
 
 import json
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
 
-from entrypoint.account.model import Account, from_json, to_json
-from entrypoint.account.strict_json import InvalidError, JsonValue, parse_json
+from entrypoint.account import model
+from entrypoint.account.model import Access, Account, Kind
 from entrypoint.addresses import Address
 from entrypoint.errors import Error, StateError
 from entrypoint.linux import state_dir
 from entrypoint.linux.state_dir import ACCOUNT_FILE
+from entrypoint.strict_json import InvalidError, JsonValue, parse_json
 
 CACHED_NAMES: Final = 16
 """Names that are remembered: the API's, the edge's and what the user puts in their place."""
 
 
-def cached_addresses(memory: Path | None, name: str) -> tuple[Address, ...]:
-    """Return where `name` was, empty when that is not known."""
-    return _read_cache(memory).get(name, ()) if memory else ()
+def cached_addresses(cache: Path | None, name: str) -> tuple[Address, ...]:
+    """Return what `name` resolved to the last time, empty when that is not known."""
+    return _read_cache(cache).get(name, ()) if cache else ()
 
 
-def cache_addresses(memory: Path | None, name: str, addresses: Sequence[Address]) -> None:
-    """Keep where `name` is; a volume that cannot be written is no reason to stop."""
-    known = _read_cache(memory) if memory else {}
-    if not memory or known.get(name) == tuple(addresses):
+def cache_addresses(cache: Path | None, name: str, addresses: Sequence[Address]) -> None:
+    """Remember where `name` is, or with no addresses forget it; an unwritable volume is no reason to stop."""
+    known = _read_cache(cache) if cache else {}
+    if not cache or known.get(name, ()) == tuple(addresses):
         return
     known.pop(name, None)
-    latest = [*list(known.items())[1 - CACHED_NAMES :], (name, tuple(addresses))]
+    if addresses:
+        known = dict([*list(known.items())[1 - CACHED_NAMES :], (name, tuple(addresses))])
     with suppress(Error):
-        state_dir.replace(memory, json.dumps({name: list(map(str, them)) for name, them in latest}).encode())
+        state_dir.replace(
+            cache, json.dumps({name: list(map(str, them)) for name, them in known.items()}).encode()
+        )
 
 
-def _read_cache(memory: Path) -> dict[str, tuple[Address, ...]]:
+def _read_cache(cache: Path) -> dict[str, tuple[Address, ...]]:
     try:
-        kept = parse_json(state_dir.read(memory) or b"")
-        names = kept.value if isinstance(kept.value, dict) else {}
+        names = parse_json(state_dir.read(cache) or b"{}")
+        known = names.value if isinstance(names.value, dict) else {}
         return {
-            str(name): tuple(ip_address(entry.text()) for entry in kept.at(name).entries()) for name in names
+            str(name): tuple(ip_address(entry.text()) for entry in names.member(name).entries())
+            for name in known
         }
     except (Error, ValueError):
         return {}
 
 
 FORMAT: Final = 2
+_START_AGAIN: Final = "restore it from a backup, or delete it to register a new device"
 
 
 @dataclass(frozen=True, slots=True)
 class PendingRegistration:
-    """A key without an account; `due` is when this API may be asked again, in seconds since 1970.
+    """A key without a usable account.
 
-    `license_key` is that of an account that is gone: the next one gets it.
+    `device` is what the API created for the key although its answer could not be used: it is read again,
+    never registered again; `kind` is given for an enrolled one. Before `due` (seconds since 1970) nothing
+    is registered; before `refused_until` what had the digest `refused` is not tried. `missing_since` is
+    when the API first said that it does not know `device`. `license_key` is for the account to come.
     """
 
     private_key: str = field(repr=False)
     api: str
     due: float = 0.0
     license_key: str | None = field(default=None, repr=False)
+    device: Access | None = None
+    kind: Kind | None = None
+    refused: str = ""
+    refused_until: float = 0.0
+    missing_since: float = 0.0
+    leaving: bool = False
+
+    @property
+    def secrets(self) -> tuple[str, ...]:
+        """What no log may show."""
+        keys = (self.private_key, self.license_key, self.device.token if self.device else None)
+        return tuple(key for key in keys if key)
 
 
 @dataclass(frozen=True, slots=True)
 class StoredAccount:
-    """An account, and what the next start has to do with it.
+    """An account, and what is still to be done with it.
 
     `next_private_key` is on its way to the API, and may have arrived: until that is known, either
-    key may be the account's. `license_key` was asked for by `account license`; `leaving`: the device
-    is to be unregistered.
+    key may be the account's. `license_key` is to be bound; `leaving`: the device is to be unregistered.
+    `missing_since` is when the API first said that it does not know the device. Then `replacement` is
+    registered beside it, and once that is usable the old account stays as `previous` until one of the two
+    has connected.
     """
 
     account: Account
     next_private_key: str | None = field(default=None, repr=False)
     license_key: str | None = field(default=None, repr=False)
     leaving: bool = False
+    missing_since: float = 0.0
+    replacement: PendingRegistration | None = None
+    previous: Account | None = None
 
     @property
     def secrets(self) -> tuple[str, ...]:
         """What no log may show."""
-        account = self.account
-        keys = (account.private_key, account.license_key, self.next_private_key, self.license_key)
-        return tuple(key for key in (account.access and account.access.token, *keys) if key)
+        keys = [self.next_private_key, self.license_key]
+        for account in filter(None, (self.account, self.previous)):
+            keys += [account.private_key, account.license_key, account.access and account.access.token]
+        return tuple(key for key in keys if key) + (self.replacement.secrets if self.replacement else ())
+
+
+type Stored = StoredAccount | PendingRegistration
 
 
 def exists(directory: Path) -> bool:
-    """Return whether an account is kept: then this is not the first run."""
+    """Return whether an account is stored: then this is not the first run."""
     try:
         return (directory / ACCOUNT_FILE).exists()
-    except OSError:  # whoever reads it says what is wrong
+    except OSError:  # reading it will say what is wrong
         return True
 
 
-def load(path: Path, now: float) -> StoredAccount | PendingRegistration | None:
-    """Return what `path` keeps; a file that is not ours is kept aside and never replaced by a new account.
+def load(path: Path) -> Stored | None:
+    """Return what `path` holds; a file that cannot be read stays as it is and stops the start.
 
-    `now` is seconds since 1970. Raises StateError, BusyError.
+    It may be a newer version's, which the user is coming back to. Raises StateError, BusyError.
     """
     data = state_dir.read(path)
     if data is None:
-        aside = sorted(path.parent.glob(f"{path.name}.corrupt-*"))
-        if aside:
-            raise StateError(
-                f"there is no {path}, but {aside[-1].name}, which was not a usable account",
-                f"restore {path.name} from a backup, or delete {aside[-1].name} to register anew",
-            )
         return None
     try:
         return parse(parse_json(data))
     except InvalidError as error:
-        kept = state_dir.quarantine(path, f"{datetime.fromtimestamp(now, UTC):%Y%m%dT%H%M%SZ}")
         raise StateError(
-            f"{path} is not a usable account, nothing is registered: {error}; it is kept as {kept.name}",
-            f"restore {path.name} from a backup, or delete {kept.name} to register anew",
+            f"cannot read the account in {path}; not registering a new one: {error}", _START_AGAIN
         ) from error
 
 
 def read(path: Path) -> StoredAccount:
-    """Return the account, and touch nothing. Raises StateError when there is none."""
-    data = state_dir.read(path)
-    hint = "is the container running? its log says what it waits for"
-    if data is None:
-        raise StateError(f"there is no {path} yet", hint)
-    try:
-        kept = parse(parse_json(data))
-    except InvalidError as error:
-        raise StateError(f"{path} is not a usable account: {error}") from error
-    if isinstance(kept, PendingRegistration):
-        raise StateError("no account is registered yet", hint)
-    return kept
+    """Return the account. Raises StateError when none is usable yet."""
+    stored = load(path)
+    if isinstance(stored, StoredAccount):
+        return stored
+    registered = stored and stored.device
+    raise StateError(
+        f"the account in {path} is registered but not usable"
+        if registered
+        else f"there is no account in {path} yet",
+        "is the container running? check its log (docker compose logs)",
+    )
 
 
-def write(path: Path, kept: StoredAccount | PendingRegistration) -> None:
-    """Replace the file. Raises StateError, BusyError."""
-    document: dict[str, object] = {"format": FORMAT}
-    match kept:
-        case PendingRegistration():
-            document["pending"] = asdict(kept)
-        case StoredAccount():
-            document["account"] = to_json(kept.account)
-            still = {name: getattr(kept, name) for name in ("next_private_key", "license_key", "leaving")}
-            document |= {name: value for name, value in still.items() if value}
-    state_dir.replace(path, json.dumps(document, indent=1).encode() + b"\n")
+def write(path: Path, stored: Stored) -> None:
+    """Replace the file while no one else changes it. Raises StateError, BusyError."""
+    with state_dir.edit_lock(path.parent):
+        _write(path, stored)
+
+
+def remove(path: Path) -> None:
+    """Remove the file while no one else changes it. Raises StateError."""
+    with state_dir.edit_lock(path.parent):
+        state_dir.remove(path)
 
 
 def edit(path: Path, change: Callable[[StoredAccount], StoredAccount]) -> StoredAccount:
-    """Change the account while nobody else does: supervisor and commands may run side by side.
+    """Change the account while no one else does: supervisor and commands may run side by side.
 
     Raises StateError, BusyError.
     """
@@ -159,34 +178,64 @@ def edit(path: Path, change: Callable[[StoredAccount], StoredAccount]) -> Stored
         before = read(path)
         after = change(before)
         if after != before:
-            write(path, after)
+            _write(path, after)
         return after
 
 
-def parse(kept: JsonValue) -> StoredAccount | PendingRegistration:
+def _write(path: Path, stored: Stored) -> None:
+    document: dict[str, object] = {"format": FORMAT}
+    match stored:
+        case PendingRegistration():
+            document["pending"] = _pending_to_json(stored)
+        case StoredAccount():
+            document["account"] = model.to_json(stored.account)
+            left = ("next_private_key", "license_key", "leaving", "missing_since")
+            document |= {name: getattr(stored, name) for name in left if getattr(stored, name)}
+            if stored.replacement:
+                document["replacement"] = _pending_to_json(stored.replacement)
+            if stored.previous:
+                document["previous"] = model.to_json(stored.previous)
+    state_dir.replace(path, json.dumps(document, indent=1).encode() + b"\n")
+
+
+def _pending_to_json(pending: PendingRegistration) -> dict[str, object]:
+    always = {"private_key": pending.private_key, "api": pending.api, "due": pending.due}
+    names = ("license_key", "kind", "refused", "refused_until", "missing_since", "leaving")
+    document = always | {name: getattr(pending, name) for name in names if getattr(pending, name)}
+    if pending.device:
+        document["device"] = {"id": pending.device.device_id, "token": pending.device.token}
+    return document
+
+
+def parse(stored: JsonValue) -> Stored:
     """Read the file's object, of this version or an older one. Raises InvalidError."""
-    version = kept.at("format").number()
+    version = stored.member("format").number()
     # Format 1 had no work left to do beside its account: reading it as 2 is the whole migration.
     if version not in (1, FORMAT):
-        kept.at("format").refuse(f"{version} is of another version of ss-warp, this one reads {FORMAT}")
-    pending = kept.maybe("pending", _pending_registration)
-    if pending:
+        stored.member("format").reject(f"{version} is of another version of ss-warp, this one reads {FORMAT}")
+    if pending := stored.optional("pending", _pending_registration):
         return pending
     return StoredAccount(
-        from_json(kept.at("account")),
-        next_private_key=kept.maybe("next_private_key", _private_key),
-        license_key=kept.maybe("license_key", JsonValue.text),
-        leaving=kept.at("leaving").value is True,
+        model.from_json(stored.member("account")),
+        next_private_key=stored.optional("next_private_key", model.private_key_in),
+        license_key=stored.optional("license_key", JsonValue.text),
+        leaving=stored.member("leaving").value is True,
+        missing_since=stored.optional("missing_since", JsonValue.real) or 0.0,
+        replacement=stored.optional("replacement", _pending_registration),
+        previous=stored.optional("previous", model.from_json),
     )
 
 
-def _pending_registration(kept: JsonValue) -> PendingRegistration:
-    key, due = _private_key(kept.at("private_key")), kept.at("due").value
-    if not isinstance(due, float | int):
-        kept.at("due").refuse("expected a number")
-    return PendingRegistration(key, kept.at("api").text(), due, kept.maybe("license_key", JsonValue.text))
-
-
-def _private_key(entry: JsonValue) -> str:
-    entry.octets(32)
-    return entry.text()
+def _pending_registration(stored: JsonValue) -> PendingRegistration:
+    return PendingRegistration(
+        model.private_key_in(stored.member("private_key")),
+        stored.member("api").text(),
+        stored.optional("due", JsonValue.real) or 0.0,
+        stored.optional("license_key", JsonValue.text),
+        stored.optional("device", model.access_in),
+        stored.optional("kind", model.kind_in),
+        stored.optional("refused", JsonValue.text) or "",
+        stored.optional("refused_until", JsonValue.real) or 0.0,
+        stored.optional("missing_since", JsonValue.real) or 0.0,
+        stored.member("leaving").value is True,
+    )

@@ -1,16 +1,16 @@
-"""The account during one run: obtained before the tunnel, rechecked behind it, unregistered at the end."""
+"""The account during one run: loaded before the tunnel, rechecked behind it, unregistered at the end."""
 
 import logging
+import random
 import socket
 from datetime import UTC, datetime
 from typing import Final
 
 import anyio
 
-from entrypoint.account import lifecycle, store
+from entrypoint.account import lifecycle, replacement, store
 from entrypoint.account.api import Reach, WarpApi
-from entrypoint.account.lifecycle import AccountWishes
-from entrypoint.account.registration import PastedToken, ServiceToken, Team
+from entrypoint.account.registration import AccountWishes, PastedToken, ServiceToken, Team
 from entrypoint.account.store import StoredAccount
 from entrypoint.addresses import MARK
 from entrypoint.errors import Error, StateError
@@ -32,8 +32,20 @@ UNREGISTER_TIMEOUT: Final = 3.0
 log = logging.getLogger("ss-warp")
 
 
+RECHECK_EVERY: Final = 600.0
+"""Seconds, give or take a fifth, between two questions about an account whose tunnel stays dead."""
+
+
 class RenewedError(Exception):
-    """The account was replaced, or has to be registered again: the supervisor starts over with it."""
+    """The account on the volume is another now: the supervisor starts over with it."""
+
+
+class Rechecks:
+    """When the API may be asked about the account again, and what was last reported; outlives a tunnel."""
+
+    def __init__(self) -> None:
+        self.due = 0.0
+        self.reported = ""
 
 
 def account_wishes(settings: Settings) -> AccountWishes:
@@ -69,7 +81,8 @@ def warp_api(settings: Settings, world: World, reach: Reach) -> WarpApi:
 class AccountUpkeep:
     """Obtain the account, and keep it in line with the settings and with what the API says."""
 
-    def __init__(self, run: Run, switch: KillSwitch, uplinks: Uplinks) -> None:
+    def __init__(self, run: Run, switch: KillSwitch, uplinks: Uplinks, rechecks: Rechecks) -> None:
+        self._rechecks = rechecks
         self._run, self._uplinks = run, uplinks
         self._board, self._clock = run.board, run.world.clock
         self._path = run.state_file(ACCOUNT_FILE)
@@ -78,7 +91,7 @@ class AccountUpkeep:
         self._doubted = anyio.Event()
 
     async def load_or_register(self) -> StoredAccount:
-        """Return the stored account, or register one; meanwhile the board shows when the next try is."""
+        """Return the stored account, or register one; meanwhile the board shows when it tries next."""
         hide(self._wishes.license_key or "")
         match self._wishes.team:
             case PastedToken(jwt):
@@ -87,7 +100,7 @@ class AccountUpkeep:
                 hide(secret)
         if not store.exists(self._path.parent):
             self._board.move(Event.ACCOUNT_MISSING)
-        kept = await lifecycle.load_or_register(
+        stored = await lifecycle.load_or_register(
             self._path.parent,
             self._api,
             self._clock,
@@ -95,10 +108,10 @@ class AccountUpkeep:
             wishes=self._wishes,
             waiting=self._show_wait,
         )
-        hide(*kept.secrets)
-        self._board.account(kept.account.kind)
+        hide(*stored.secrets)
+        self._board.account(stored.account.kind)
         self._board.move(Event.ACCOUNT_READY)
-        return kept
+        return stored
 
     def _show_wait(self, reason: str, pause: float) -> None:
         if self._board.status.state is not State.REGISTERING:
@@ -116,34 +129,58 @@ class AccountUpkeep:
         while True:
             await self._doubted.wait()
             self._doubted = anyio.Event()
-            try:
-                why = await lifecycle.recheck(self._path, self._api, self._clock, own=self._uplinks.addresses)
-            except Error as error:
-                log.warning("cannot check the account: %s", error)
+            if self._clock.monotonic() < self._rechecks.due:
                 continue
-            if why is None or self._board.status.state is not State.HEALING:
-                continue  # unchanged, or the tunnel has answered meanwhile: the next start is early enough
-            if why:
-                self._board.move(Event.ACCOUNT_GONE, why, logging.WARNING)
-            raise RenewedError
+            self._rechecks.due = self._clock.monotonic() + random.uniform(0.8, 1.2) * RECHECK_EVERY  # noqa: S311
+            while self._in_doubt():
+                try:
+                    shown = await self._recheck()
+                except Error as error:
+                    log.warning("cannot check the account: %s", error)
+                    break
+                if shown.problem and shown.problem != self._rechecks.reported:
+                    log.error("%s", shown.problem)
+                self._rechecks.reported = shown.problem
+                # When the tunnel has answered meanwhile, the next start is early enough.
+                if shown.changed and self._in_doubt():
+                    if shown.gone:
+                        self._board.move(Event.ACCOUNT_GONE, shown.gone, logging.WARNING)
+                    raise RenewedError
+                if shown.again is None:
+                    break
+                await self._clock.sleep(shown.again * random.uniform(1, 2))  # noqa: S311
 
-    async def recheck_licence(self, kept: StoredAccount) -> None:
+    def _in_doubt(self) -> bool:
+        return self._board.status.state is State.HEALING
+
+    async def _recheck(self) -> replacement.Recheck:
+        return await replacement.recheck(
+            self._path,
+            self._api,
+            self._clock,
+            own=self._uplinks.addresses,
+            wishes=self._wishes,
+            waiting=lambda reason, pause: log.warning("%s; retrying in %.0f s", reason, pause),
+            needed=self._in_doubt,
+        )
+
+    async def recheck_licence(self, stored: StoredAccount) -> None:
         """Check once, some time after connecting, whether a WARP+ licence is still honoured."""
         await self._clock.sleep(LICENCE_RECHECK)
-        kept = await lifecycle.check_licence(self._path, kept, self._wishes.license_key, self._api)
-        self._board.account(kept.account.kind)
+        stored = await lifecycle.check_licence(self._path, stored, self._wishes.license_key, self._api)
+        self._board.account(stored.account.kind)
 
     async def unregister_on_exit(self, limit: float = UNREGISTER_TIMEOUT) -> None:
         """Unregister the device if the setting or a command wants that; takes at most `limit` seconds."""
         if self._board.status.state is not State.STOPPING:
-            return  # a failure, or a new beginning: the account is still needed
+            return  # a failure, or a new start: the account is still needed
         try:
-            kept = store.read(self._path)
+            stored = store.load(self._path)
         except StateError:
-            return  # there never was one
+            return
         try:
-            if kept.leaving or self._run.settings.account.unregister_on_exit:
+            if stored and (stored.leaving or self._run.settings.account.unregister_on_exit):
                 with anyio.fail_after(limit):
-                    await lifecycle.unregister(self._path, kept, self._api)
+                    await lifecycle.unregister(self._path, stored, self._api)
         except (TimeoutError, Error) as error:
             log.warning("cannot unregister the device: %s", str(error) or f"no answer within {limit:g} s")

@@ -13,7 +13,8 @@ from dataclasses import replace
 from getpass import getpass
 
 from entrypoint.account.model import new_private_key, public_key
-from entrypoint.account.store import StoredAccount, edit, read
+from entrypoint.account.store import PendingRegistration, StoredAccount, edit, read, write
+from entrypoint.account.store import load as load_account
 from entrypoint.addresses import Destination
 from entrypoint.errors import UnhealableError, UsageError
 from entrypoint.linux import state_dir
@@ -108,17 +109,25 @@ def _rotate(_: argparse.Namespace, settings: Settings) -> None:
 
 
 def _delete(given: argparse.Namespace, settings: Settings) -> None:
-    kept = read(settings.account.state_dir / ACCOUNT_FILE)
+    path = settings.account.state_dir / ACCOUNT_FILE
+    stored = load_account(path)
+    pending = stored if isinstance(stored, PendingRegistration) and stored.device else None
+    access = pending.device if pending else read(path).account.access
     if not given.yes:
         # Without a terminal a prompt would wait forever.
         if not sys.stdin.isatty():
             raise UsageError("account delete needs confirmation and stdin is not a terminal", "add --yes")
-        what = f"the device {kept.account.access.device_id}" if kept.account.access else "this account"
+        what = f"the device {access.device_id}" if access else "this account"
         if input(f"Unregister {what} and delete its keys? This cannot be undone. [yes/no] ") != "yes":
             print("nothing was changed")
             return
-    what = "unregister the device" if kept.account.access else "forget the account"
-    _change(settings, lambda kept: replace(kept, leaving=True), what, "stops", LEAVE)
+    if pending:  # registered, but not usable: no supervisor runs on it
+        with state_dir.lock(path.parent):
+            write(path, replace(pending, leaving=True))
+            _apply_now(settings, replace(pending, leaving=True))
+    else:
+        what = "unregister the device" if access else "forget the account"
+        _change(settings, lambda kept: replace(kept, leaving=True), what, "stops", LEAVE)
 
 
 def _managed(kept: StoredAccount) -> None:
@@ -144,7 +153,7 @@ def _change(
         print(f"saved: ss-warp will {what} when it next {when} ({hint})")
 
 
-def _apply_now(settings: Settings, kept: StoredAccount) -> None:
+def _apply_now(settings: Settings, kept: StoredAccount | PendingRegistration) -> None:
     import anyio
 
     from entrypoint.account.lifecycle import apply_pending
@@ -164,7 +173,8 @@ def _apply_now(settings: Settings, kept: StoredAccount) -> None:
     api = warp_api(settings, world, _open)
     wished = account_wishes(settings).license_key
     after = anyio.run(apply_pending, settings.account.state_dir, kept, api, world.clock, wished)
-    if after and (after.leaving or after.next_private_key or after.license_key):
+    left = isinstance(after, StoredAccount) and (after.next_private_key or after.license_key)
+    if after and (after.leaving or left):
         raise UnhealableError("saved, but not applied yet", "ss-warp retries on its next start")
 
 

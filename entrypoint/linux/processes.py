@@ -17,6 +17,7 @@ from entrypoint.errors import DefectError, PlatformError
 from entrypoint.linux.run import ENVIRONMENT
 from entrypoint.linux.sockets import Address, await_reaction
 from entrypoint.linux.world import Clock, Processes, Program, Running
+from entrypoint.retry import after, retrying
 
 GRACE = 1.5
 """Seconds between SIGTERM and SIGKILL."""
@@ -165,14 +166,15 @@ async def supervise(
     on_line: Callable[[str], bool],
     on_end: Callable[[str], Awaitable[None]],
 ) -> None:
-    """Keep `program` running, for ever; restart it with exponential backoff.
+    """Keep `program` running; restart it with exponential backoff.
 
     `on_line` gets each line it prints and returns True when that line shows the program ready; a
     program that had been ready is restarted at once, and the backoff starts over. `on_end` gets one
     sentence per end. Raises DefectError when the program refuses the configuration we gave it.
     """
-    pause = BACKOFF_FIRST
-    while True:
+
+    async def live() -> tuple[bool, str]:
+        """Run the program once; return whether it became ready, and how it ended."""
         ready = False
         try:
             async with processes.running(program) as child:
@@ -180,14 +182,30 @@ async def supervise(
                     ready |= on_line(line)
                 code = await child.wait()
         except OSError as error:  # no memory or no process left: that passes
-            how = f"does not run: {error.strerror or error}"
-        else:
-            if code in CONFIGURATION_FAULTS and not ready:
-                raise DefectError(f"{program.name} refuses its configuration (exit code {code})")
-            how = f"ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
-        if ready:
-            pause = BACKOFF_FIRST
-        await on_end(f"{program.name} {how}: starting it again{'' if ready else f' in {pause:g} s'}")
-        if not ready:
-            await clock.sleep(pause)
-            pause = min(pause * 2, BACKOFF_LAST)
+            return ready, f"{program.name} does not run: {error.strerror or error}"
+        if code in CONFIGURATION_FAULTS and not ready:
+            raise DefectError(f"{program.name} refuses its configuration (exit code {code})")
+        how = f"ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
+        return ready, f"{program.name} {how}"
+
+    async def announce(error: BaseException, pause: float) -> None:
+        await on_end(f"{error}, restarting in {pause:.1f} s")
+
+    while True:
+        backoff = retrying(
+            clock.sleep,
+            first=BACKOFF_FIRST,
+            longest=BACKOFF_LAST,
+            demanded=after(_NeverReadyError),
+            before_pause=announce,
+        )
+        async for attempt in backoff:
+            with attempt:
+                ready, how = await live()
+                if not ready:
+                    raise _NeverReadyError(how)
+        await on_end(f"{how}, restarting")
+
+
+class _NeverReadyError(Exception):
+    """The program ended before it was ready."""

@@ -72,17 +72,6 @@ def replace(path: Path, data: bytes, mode: int = 0o600) -> None:
         os.fsync(directory)
 
 
-def quarantine(path: Path, stamp: str) -> Path:
-    """Rename the file to `<name>.corrupt-<stamp>`; return where it is now. Raises StateError, BusyError."""
-    kept = path.with_name(f"{path.name}.corrupt-{stamp}")
-    with _explained(path), _opened(path.parent) as directory:
-        # link refuses to overwrite what rename would silently replace.
-        os.link(path.name, kept.name, src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=False)
-        os.unlink(path.name, dir_fd=directory)
-        os.fsync(directory)
-    return kept
-
-
 @contextmanager
 def lock(directory: Path) -> Iterator[None]:
     """Hold the state directory for this process; remove files that a killed one left half written.

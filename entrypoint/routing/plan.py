@@ -30,7 +30,9 @@ from entrypoint.linux.kernel_objects import (
     Rule,
     Snapshot,
 )
+from entrypoint.linux.state_dir import NETWORK_FILE
 from entrypoint.routing.uplinks import Uplinks
+from entrypoint.strict_json import InvalidError, JsonValue, parse_json
 
 TUNNEL_PRIORITY = 32764
 """Just before the kernel's own rules, so that every other rule comes first."""
@@ -65,31 +67,30 @@ def encode(taken: Iterable[OurIds]) -> bytes:
 def decode(data: bytes | None) -> tuple[OurIds, ...]:
     """Read what `encode` wrote; None means no ids. Raises StateError."""
     try:
-        entries = json.loads(data or b"[]")
-        if not isinstance(entries, list):
-            raise TypeError("not a list")
-        return tuple(map(_read, entries))
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        return tuple(map(_read, parse_json(data or b"[]").entries()))
+    except InvalidError as error:
         raise StateError(
-            "network.json is corrupt: cannot tell which rules and routes belong to ss-warp",
+            f"{NETWORK_FILE} is corrupt ({error}): cannot tell which rules and routes belong to ss-warp",
             "remove its leftover rules, then the file",
         ) from error
 
 
-def _read(entry: dict[str, object]) -> OurIds:
-    whole = {name: entry[name] for name in ("priority", "table")}
-    names = {name: entry[name] for name in ("device", "null_device")}
-    mark = entry["mark"]
-    if not isinstance(mark, dict):
-        raise TypeError("mark")
+def _read(entry: JsonValue) -> OurIds:
+    def number(of: JsonValue) -> int:
+        return of.number(1, 0xFFFFFFFF)
+
+    def name(of: JsonValue) -> str:
+        return of.text(most=15)  # IFNAMSIZ
+
     # Read as strictly as an API's answer: what this file names is deleted without another question.
-    for value in (*whole.values(), mark["value"], mark["mask"]):
-        if type(value) is not int or not 0 < value < 1 << 32:
-            raise ValueError("not a number")
-    for value in names.values():
-        if not isinstance(value, str) or not 0 < len(value) < 16:
-            raise ValueError("not a name")
-    return OurIds(**whole, **names, mark=Mark(mark["value"], mark["mask"]))  # type: ignore[arg-type]
+    mark = entry.member("mark")
+    return OurIds(
+        priority=number(entry.member("priority")),
+        table=number(entry.member("table")),
+        device=name(entry.member("device")),
+        null_device=name(entry.member("null_device")),
+        mark=Mark(number(mark.member("value")), number(mark.member("mask"))),
+    )
 
 
 def ours_in(snapshot: Snapshot, ids: OurIds) -> Iterator[Item]:

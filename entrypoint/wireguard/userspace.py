@@ -6,13 +6,13 @@ import os
 from base64 import b64decode
 from collections.abc import Callable
 from contextlib import AsyncExitStack
-from itertools import chain, repeat
 from pathlib import Path
 
 import anyio
 
 from entrypoint.linux.kernel_objects import DeviceConfig, Link, LinkUp, Stats
 from entrypoint.linux.world import Program, Running, World
+from entrypoint.retry import after, retrying
 from entrypoint.routing.reconcile import delete_link
 from entrypoint.wireguard.device import Implementation, Trouble
 
@@ -72,8 +72,9 @@ START_TIMEOUT = 3.0
 POLL_INTERVAL = 0.01
 """Seconds between two looks at a socket that nothing announces."""
 
-RESTART_PAUSES = (0.2, 1.0, 5.0)
-"""Seconds before starting again an engine that does not come up; the last one for ever."""
+RESTART_PAUSE = 0.2
+LONGEST_RESTART_PAUSE = 5.0
+"""Seconds, at first and at last, before restarting an engine that does not come up."""
 
 
 class UserspaceDevice:
@@ -143,24 +144,31 @@ class UserspaceDevice:
         await running.aclose()
 
     async def _mend(self, dead: Running, report: Callable[[Trouble], None]) -> None:
-        """Start the engine again; without an interface that is left to `recreate`."""
-        for pause in chain(RESTART_PAUSES, repeat(RESTART_PAUSES[-1])):
-            async with self._lock:
-                if self._engine not in (dead, None):
-                    return
-                await self.end()
-                if await self._world.netlink.link(self.name) is None:
-                    report("gone")
-                    return
-                try:
+        """Restart the engine; without an interface that is left to `recreate`."""
+        level = logging.WARNING
+
+        def announce(error: BaseException, pause: float) -> None:
+            nonlocal level
+            self._log.log(level, "cannot restart wireguard-go: %s; retrying in %.1f s", error, pause)
+            level = logging.DEBUG  # said once
+
+        async for attempt in retrying(
+            self._world.clock.sleep,
+            first=RESTART_PAUSE,
+            longest=LONGEST_RESTART_PAUSE,
+            demanded=after(OSError),
+            before_pause=announce,
+        ):
+            with attempt:
+                async with self._lock:
+                    if self._engine not in (dead, None):
+                        return
+                    await self.end()
+                    if await self._world.netlink.link(self.name) is None:
+                        report("gone")
+                        return
                     await self._start()
-                except OSError as error:
-                    level = logging.WARNING if pause == RESTART_PAUSES[0] else logging.DEBUG
-                    self._log.log(level, "wireguard-go ended and does not start again: %s", error)
-                else:
                     report("restarted")
-                    return
-            await self._world.clock.sleep(pause)
 
     async def _start(self) -> None:
         """Start the engine on the TUN and give it the configuration; the TUN's MTU stays what it was."""

@@ -9,9 +9,11 @@ import anyio.lowlevel
 import httpx
 
 from entrypoint.account.api import WarpApi
-from entrypoint.account.lifecycle import AccountWishes, load_or_register
+from entrypoint.account.lifecycle import load_or_register
 from entrypoint.account.model import Account, public_key
+from entrypoint.account.registration import AccountWishes
 from entrypoint.account.store import StoredAccount
+from entrypoint.addresses import Address
 from entrypoint.linux.state_dir import lock
 from tests.fakes.http import API, DNS, FakeHttp, Holes
 from tests.fakes.warp_api import FakeApi
@@ -52,13 +54,15 @@ class Box:
         self.clock = FakeClock()
         self.told: list[tuple[str, float]] = []
         self.wishes = AccountWishes("lab")
+        self.own: tuple[Address, ...] = ()
         self.url = f"https://{HOST}"
 
     def look(self, request: httpx.Request) -> None:
         """Before any POST: the key that is being sent is already on the volume, and nobody else reads it."""
         if request.method != "POST":
             return
-        kept = json.loads(self.path.read_bytes())["pending"]
+        stored = json.loads(self.path.read_bytes())
+        kept = stored.get("pending") or stored["replacement"]
         assert json.loads(request.content)["key"] == public_key(kept["private_key"])
         assert stat.S_IMODE(self.path.stat().st_mode) == 0o600
 
@@ -82,7 +86,7 @@ class Box:
                 self.directory,
                 self.api,
                 self.clock,
-                own=(),
+                own=self.own,
                 wishes=self.wishes,
                 waiting=lambda reason, seconds: self.told.append((reason, seconds)),
             )

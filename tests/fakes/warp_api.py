@@ -38,6 +38,8 @@ class FakeApi:
         """By key: the account type it gives, or the error (an entry of `errors`) it is refused with."""
         self.lists_put = True
         """Whether PUT is a method for a device; PATCH always is."""
+        self.masque_only = False
+        """Whether a device that uses MASQUE has to go on with it."""
         self.gone = 404
         """What is answered for a device that is not known."""
         self.alter: Callable[[dict[str, Any]], Any] = lambda device: device
@@ -71,8 +73,11 @@ class FakeApi:
             case "GET", False:
                 pass
             case "PUT" | "PATCH", False if self.lists_put or request.method == "PATCH":
-                device["key"] = json.loads(request.content)["key"]
+                body = json.loads(request.content)
+                device["key"] = body["key"]
                 self.keys.append(device["key"])
+                if "tunnel_type" in body and not self.masque_only:
+                    device |= {"tunnel_type": body["tunnel_type"], "policy": {}}
             case "DELETE", False:
                 del self.devices[device["id"]]
                 return httpx.Response(204)

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from entrypoint.account.model import candidates
 from entrypoint.addresses import Endpoint, NamedEndpoint, parse_endpoint, word_for
 from tests.unit.account.test_model import account
 
@@ -91,7 +90,7 @@ def test_anything_is_an_endpoint_or_a_value_error(text: str) -> None:
 
 
 def test_the_order_is_address_by_address_port_by_port_then_the_name() -> None:
-    assert [str(candidate) for candidate in candidates(account())] == [
+    assert [str(candidate) for candidate in account().endpoints_to_try()] == [
         "162.159.192.6:2408",
         "[2606:4700:d0::a29f:c006]:2408",
         "162.159.192.6:500",
@@ -109,19 +108,19 @@ def test_the_order_is_address_by_address_port_by_port_then_the_name() -> None:
 
 def test_only_families_of_the_uplinks() -> None:
     for family in (4, 6):
-        for candidate in candidates(account(), families=[family]):
+        for candidate in account().endpoints_to_try(families=[family]):
             assert isinstance(candidate, NamedEndpoint) or candidate.address.version == family
 
 
 def test_a_port_the_api_gives_comes_first_and_its_list_replaces_ours() -> None:
     special = replace(account(), endpoints=(at("162.159.193.1", 891),), ports=(891, 2408), endpoint_name=None)
-    assert candidates(special) == (at("162.159.193.1", 891), at("162.159.193.1", 2408))
+    assert special.endpoints_to_try() == (at("162.159.193.1", 891), at("162.159.193.1", 2408))
 
 
 def test_the_users_endpoints_replace_the_apis_wherever_they_are() -> None:
     users = (NamedEndpoint("edge", 2408), at("10.0.0.1", 2408), at("127.0.0.1", 1), at("10.0.0.1", 2408))
-    assert candidates(account(), users) == users[:3]
-    assert candidates(account(), users, families=[6]) == users[:1]
+    assert account().endpoints_to_try(users) == users[:3]
+    assert account().endpoints_to_try(users, families=[6]) == users[:1]
 
 
 @pytest.mark.parametrize(

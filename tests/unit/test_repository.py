@@ -18,8 +18,8 @@ from tests.image.compose import composed
 ROOT = Path(__file__).parents[2]
 FLOORS = (
     "__main__ | commands | supervisor | ssserver | network_watch | desired discovery | client_details"
-    " | account | status | health | wireguard | routing | firewall | early | linux settings | unwind"
-    " | addresses log errors"
+    " | account | status | health | wireguard | routing | firewall | early | linux settings"
+    " | unwind retry | strict_json | addresses log errors"
 )
 """Each room of entrypoint/ imports only what stands to its right; shadowsocks/ is open to all."""
 

@@ -57,7 +57,7 @@ async def test_one_that_was_ready_is_started_again_at_once(
             await world.until(started(world, number))
             assert world.clock.now == ended
             await world.until(lambda: listeners(board) == 4)
-    assert caplog.messages.count("ssserver ended by signal 9: starting it again") == 10
+    assert sum("signal 9" in line for line in caplog.messages) == 10
 
 
 async def test_while_it_is_down_the_board_shows_no_listener(world: FakeWorld) -> None:
@@ -88,11 +88,12 @@ async def test_c06_one_that_never_gets_ready_is_started_ever_more_seldom(
         assert unhealthy(world).startswith("unserved: ")
         assert "wireguard-go" in world.processes.alive()
         tasks.cancel_scope.cancel()
-    assert sum(at - times[0] < 60 for at in times) <= 10
-    said = sum("starting it again" in line for line in caplog.messages)
+    assert sum(at - times[0] < 60 for at in times) <= 12
+    said = sum("restarting" in line for line in caplog.messages)
     assert said in (len(times) - 1, len(times)), "one line a try"
     pauses = [later - earlier for earlier, later in pairwise(times)]
-    assert pauses == pytest.approx([0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 30, 30])
+    bounds = [0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 12.8, 25.6, 30, 30]
+    assert all(bound / 2 <= pause <= bound for pause, bound in zip(pauses, bounds, strict=True)), pauses
 
 
 async def test_c14_one_that_hangs_is_noticed_and_started_again(

@@ -149,7 +149,7 @@ async def test_what_was_not_sent_may_be_tried_at_once() -> None:
     setting.http.sites.clear()
     error = await setting.fail()
     assert error.again == 0
-    assert str(error) == f"cannot reach {HOST}: {API}: Connection refused"
+    assert str(error).startswith(f"cannot reach {HOST}: ") and "Connection refused" in str(error)
 
 
 def certificate_error(code: int, words: str) -> httpx.ConnectError:
@@ -163,14 +163,16 @@ def certificate_error(code: int, words: str) -> httpx.ConnectError:
 @pytest.mark.parametrize(
     ("code", "words", "hint"),
     [
-        (9, "certificate is not yet valid", "check the clock"),
-        (10, "certificate has expired", "check the clock"),
+        (9, "certificate is not yet valid", "clock"),
+        (10, "certificate has expired", "clock"),
         (18, "self-signed certificate", "WARP_API_CA_FILE"),
         (62, f"Hostname mismatch, certificate is not valid for '{HOST}'.", "WARP_API_CA_FILE"),
     ],
 )
 async def test_certificates(code: int, words: str, hint: str) -> None:
-    error = await Setting().fail(certificate_error(code, words))
+    setting = Setting()
+    setting.site.faults.extend([Fault(certificate_error(code, words))] * 2)  # as either client
+    error = await setting.fail()
     assert words in error.message
     assert hint in error.hint
 

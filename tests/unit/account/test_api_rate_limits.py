@@ -21,7 +21,7 @@ from entrypoint.account.store import (
     parse,
     write,
 )
-from entrypoint.account.strict_json import InvalidError, parse_json
+from entrypoint.strict_json import InvalidError, parse_json
 from tests.fakes.box import HOST, START, Box
 from tests.fakes.http import API, DNS
 from tests.fakes.warp_api import Fault
@@ -80,7 +80,7 @@ async def test_a_01_retry_after_in_every_form(box: Box, form: str) -> None:
     box.site.faults.append(Fault(httpx.Response(429, headers=headers)))
     await box.start()
     (pause,) = box.clock.slept
-    assert least <= pause <= 3600
+    assert least < pause <= 1.5 * 3600, "what was demanded, and some jitter"
 
 
 async def test_a_01_at_most_twelve_calls_in_the_first_hour(box: Box) -> None:

@@ -159,8 +159,8 @@ async def test_a_04_a_connection_that_does_not_come_is_given_up_in_time(
 
 
 CERTIFICATES: dict[Certificate, tuple[str, str]] = {
-    "expired": ("certificate has expired", "check the clock of this machine"),
-    "early": ("certificate is not yet valid", "check the clock of this machine"),
+    "expired": ("certificate has expired", "check this machine's clock"),
+    "early": ("certificate is not yet valid", "check this machine's clock"),
     "another name": ("certificate is not valid for 'api.test'", "WARP_API_CA_FILE"),
     "unknown": ("unable to get local issuer certificate", "WARP_API_CA_FILE"),
 }
@@ -237,7 +237,7 @@ async def test_s_11_no_proxy_of_the_environment_is_used(
     async with trap.listening(tls=False), site.listening():
         for name in ("HTTPS_PROXY", "https_proxy", "ALL_PROXY", "HTTP_PROXY"):
             monkeypatch.setenv(name, f"http://127.0.0.1:{trap.port}")
-        assert (await site.api(limit=5).device(ACCESS)).at("key").value == EDGE_KEY
+        assert (await site.api(limit=5).device(ACCESS)).member("key").value == EDGE_KEY
     assert len(site.seen) == 1
     assert not trap.seen
     record("S-11: HTTPS_PROXY and three more are set", f"{len(trap.seen)} connections to it")

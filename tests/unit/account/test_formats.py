@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from entrypoint.account.formats import profile, read_profile, wgcf_account
-from entrypoint.account.lifecycle import AccountWishes
 from entrypoint.account.model import Account, new_private_key, public_key
+from entrypoint.account.registration import AccountWishes
 from entrypoint.account.replies import ApiError
-from entrypoint.account.strict_json import InvalidError
 from entrypoint.errors import SettingsError
+from entrypoint.strict_json import InvalidError
 from tests.fakes.box import Box
 from tests.fakes.warp_api import EDGE_KEY, Fault, device_object
 
@@ -153,7 +153,7 @@ async def test_a_device_that_is_gone_registers_nothing(wgcf: Box) -> None:
 async def test_a_key_that_was_changed_meanwhile(wgcf: Box) -> None:
     (device,) = wgcf.site.devices.values()
     device["key"] = EDGE_KEY
-    with pytest.raises(SettingsError, match="its private key is not the device's any more"):
+    with pytest.raises(SettingsError, match="its private key is no longer the device's"):
         await wgcf.start()
 
 
@@ -176,7 +176,7 @@ WRONG = {
         WGCF_PROFILE.replace("engage.cloudflareclient.com", "127.0.0.1"),
         "127.0.0.1 is loopback",
     ),
-    "no address": (WGCF_PROFILE.replace("Address", "Adress"), "no address"),
+    "no address": (WGCF_PROFILE.replace("Address", "Adress"), "no usable address"),
     "three addresses": (WGCF_PROFILE.replace("/32,", "/32, 172.16.0.3/32,"), "more than one of a family"),
     "reserved": (
         json.dumps({k: v for k, v in FLAT.items() if k != "reserved_str"} | {"reserved_dec": [1]}),

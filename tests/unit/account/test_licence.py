@@ -8,8 +8,9 @@ from typing import Any
 import httpx
 import pytest
 
-from entrypoint.account.lifecycle import AccountWishes, apply_pending, check_licence
-from entrypoint.account.store import edit
+from entrypoint.account.lifecycle import apply_pending, check_licence
+from entrypoint.account.registration import AccountWishes
+from entrypoint.account.store import StoredAccount, edit
 from tests.fakes.box import Box
 from tests.fakes.warp_api import Fault, refusal
 
@@ -47,7 +48,7 @@ async def test_bound_right_after_registration_in_three_calls(box: Box, kind: str
 
 REFUSED: dict[str, tuple[dict[str, Any], str, str]] = {
     "invalid": ({"code": 1000, "message": "Invalid license"}, "is not valid", "(code 1000)"),
-    "full": (FULL, "is full (it is on 5 devices", "Too many connected devices. (code 1056)"),
+    "full": (FULL, "is already used on 5 devices", "Too many connected devices. (code 1056)"),
     "a text": ({"message": "no"}, "is not valid", "400 Bad Request: no"),
 }
 
@@ -139,7 +140,7 @@ async def test_at_once_when_nobody_runs(box: Box) -> None:
     kept = await box.ready()
     edit(box.path, lambda kept: replace(kept, license_key=KEY))
     after = await apply_pending(box.directory, replace(kept, license_key=KEY), box.api, box.clock, None)
-    assert after and after.account.kind == "plus"
+    assert isinstance(after, StoredAccount) and after.account.kind == "plus"
 
 
 async def test_revoked_later_is_noticed_in_one_call(box: Box, caplog: pytest.LogCaptureFixture) -> None:
@@ -151,7 +152,7 @@ async def test_revoked_later_is_noticed_in_one_call(box: Box, caplog: pytest.Log
     after = await check_licence(box.path, kept, KEY, box.api)
     assert after.account.kind == "free"
     assert len(box.site.calls) == calls + 2
-    assert "not honoured any more" in caplog.text
+    assert "no longer honoured" in caplog.text
     assert await check_licence(box.path, after, None, box.api) == after
     assert len(box.site.calls) == calls + 2, "a free account is not asked about"
 

@@ -2,6 +2,7 @@
 
 import base64
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from ipaddress import ip_address, ip_interface
 
@@ -19,8 +20,8 @@ from entrypoint.account.model import (
     public_key,
     to_json,
 )
-from entrypoint.account.strict_json import InvalidError, JsonValue, parse_json
 from entrypoint.addresses import Endpoint, NamedEndpoint
+from entrypoint.strict_json import InvalidError, JsonValue, parse_json
 from tests.fakes.accidents import places
 from tests.fakes.warp_api import EDGE_KEY, device_object
 
@@ -29,8 +30,8 @@ PRIVATE_KEY = new_private_key()
 OWN = (ip_address("198.51.100.7"), ip_address("2001:db8::7"))
 
 
-def read(device: object) -> Account:
-    return parse_account(JsonValue(device), private_key=PRIVATE_KEY, created=NOW, own=OWN)
+def read(device: object, warn: Callable[[str], object] = lambda problem: None) -> Account:
+    return parse_account(JsonValue(device), private_key=PRIVATE_KEY, created=NOW, own=OWN, warn=warn)
 
 
 def account() -> Account:

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from entrypoint.account.model import Account, public_key
-from entrypoint.account.strict_json import InvalidError
 from entrypoint.addresses import NamedEndpoint
+from entrypoint.strict_json import InvalidError
 from tests.fakes.warp_api import EDGE_KEY, device_object
 from tests.unit.account.test_model import PRIVATE_KEY, read
 
@@ -82,19 +82,8 @@ V4, V6 = "config.peers[0].endpoint.v4: ", "config.peers[0].endpoint.v6: "
 KEY, HOST = "config.peers[0].public_key: ", "config.peers[0].endpoint.host: "
 INNER = "config.interface.addresses"
 
-REFUSED: dict[str, tuple[object, str]] = {
-    "a list": ([], "expected an object"),
-    "empty": ({}, "config: missing"),
-    "config of wrong type": (whole(config="x"), "config: expected an object"),
-    "no peers": (config(peers=None), "config.peers: missing"),
-    "peers empty": (config(peers=[]), "config.peers: no peer"),
-    "peers an object": (config(peers={}), "config.peers: expected a list"),
-    "peers of wrong type": (config(peers=[1]), "config.peers[0]: expected an object"),
-    "too many peers": (config(peers=[{}] * 65), "config.peers: more than 64 entries"),
-    "no endpoint": (changed(peer, endpoint=None), "config.peers[0].endpoint: missing"),
-    "endpoint empty": (changed(peer, endpoint={}), "config.peers[0].endpoint: no address and no host name"),
+TOLERATED: dict[str, tuple[object, str]] = {
     "loopback": (endpoint(v4="127.0.0.1:0"), V4 + "127.0.0.1 is loopback"),
-    "unspecified": (endpoint(v4="0.0.0.0:0"), V4 + "0.0.0.0 is unspecified"),
     "private": (endpoint(v4="192.168.1.1:2408"), V4 + "192.168.1.1 is private"),
     "carrier-grade NAT": (endpoint(v4="100.64.0.1:0"), V4 + "100.64.0.1 is private"),
     "metadata": (endpoint(v4="169.254.169.254:0"), V4 + "169.254.169.254 is link-local"),
@@ -121,27 +110,12 @@ REFUSED: dict[str, tuple[object, str]] = {
         "config.peers[0].endpoint.ports[1]: expected a port in 1..65535",
     ),
     "ports a bool": (endpoint(ports=[True]), "config.peers[0].endpoint.ports[0]: expected an integer"),
-    "no key": (changed(peer, public_key=None), KEY + "missing"),
-    "short key": (changed(peer, public_key="AQID"), KEY + "expected the base64 of 32 bytes"),
-    "key no base64": (changed(peer, public_key="!" * 44), KEY + "expected the base64 of 32 bytes"),
-    "key not canonical": (
-        changed(peer, public_key=EDGE_KEY[:-2] + "B="),
-        KEY + "expected the base64 of 32 bytes",
-    ),
-    "key of zeros": (changed(peer, public_key=base64.b64encode(bytes(32)).decode()), KEY + "all zero"),
-    "our own key": (changed(peer, public_key=public_key(PRIVATE_KEY)), KEY + "it is our own"),
     "client id of 2 bytes": (config(client_id="AQI="), "config.client_id: expected the base64 of 3 bytes"),
     "client id of 4 bytes": (
         config(client_id="AQIDBA=="),
         "config.client_id: expected the base64 of 3 bytes",
     ),
     "client id a list": (config(client_id=[1, 2, 3]), "config.client_id: expected a string"),
-    "client id empty": (
-        config(client_id=""),
-        "config.client_id: expected 1 to 512 printable characters without blanks",
-    ),
-    "no tunnel address": (changed(inner, v4=None, v6=None), INNER + ": no address"),
-    "no interface": (config(interface=None), "config.interface: missing"),
     "tunnel loopback": (changed(inner, v4="127.0.0.1"), INNER + ".v4: 127.0.0.1 is loopback"),
     "tunnel own": (changed(inner, v6="2001:db8::7"), INNER + ".v6: 2001:db8::7 is this machine's own"),
     "tunnel v6 for v4": (changed(inner, v4="::2"), INNER + ".v4: expected an IPv4 address"),
@@ -154,15 +128,106 @@ REFUSED: dict[str, tuple[object, str]] = {
         INNER + ".v4: expected a prefix length of at most 32",
     ),
     "tunnel zone": (changed(inner, v6="fd00::1%1"), INNER + ".v6: expected an address without a zone"),
+    "licence a number": (whole(account={"license": 1}), "account.license: expected a string"),
+    "account a string": (whole(account="free"), "account: expected an object"),
+}
+
+
+@pytest.mark.parametrize("case", TOLERATED)
+def test_what_is_not_needed_to_connect_costs_only_itself_and_a_warning(case: str) -> None:
+    device, words = TOLERATED[case]
+    warnings: list[str] = []
+    account = read(device, warnings.append)
+    assert warnings == [words]
+    assert account.addresses and (account.endpoints or account.endpoint_name)
+
+
+ABSENT: dict[str, tuple[object, Callable[[Account], object]]] = {
+    "v4": (endpoint(v4=""), lambda a: not [one for one in a.endpoints if one.address.version == 4]),
+    "v4 unspecified": (endpoint(v4="0.0.0.0:0"), lambda a: len(a.endpoints) == 1),
+    "v6 unspecified": (endpoint(v6="[::]:0"), lambda a: len(a.endpoints) == 1),
+    "host": (endpoint(host=""), lambda a: a.endpoint_name is None),
+    "ports": (endpoint(ports=[]), lambda a: a.ports == ()),
+    "ports 0": (endpoint(ports=0), lambda a: a.ports == ()),
+    "client id": (config(client_id=""), lambda a: a.client_id is None),
+    "inner": (changed(inner, v6=""), lambda a: a.v6 is None),
+    "licence": (whole(account={"license": ""}), lambda a: a.license_key is None),
+    "type": (whole(account={"account_type": ""}), lambda a: a.kind == "free"),
+    "account": (whole(account={}), lambda a: a.kind == "free"),
+    "protocol": (whole(policy={"tunnel_protocol": ""}, tunnel_type=""), lambda a: a.kind == "free"),
+}
+
+
+@pytest.mark.parametrize("case", ABSENT)
+def test_empty_is_absent(case: str) -> None:
+    """Go writes what it does not have as "", 0 or []."""
+    device, holds = ABSENT[case]
+    warnings: list[str] = []
+    assert holds(read(device, warnings.append))
+    assert not warnings
+
+
+def test_the_first_usable_peer_counts() -> None:
+    device = device_object(public_key(PRIVATE_KEY))
+    device["config"]["peers"].insert(0, {"public_key": "-----BEGIN PUBLIC KEY-----", "endpoint": {}})
+    assert read(device).peer_public_key == EDGE_KEY
+
+
+SPELLED: dict[str, tuple[object, Callable[[Account], object]]] = {
+    "ports as strings": (endpoint(ports=["2408", "500"]), lambda a: a.ports == (2408, 500)),
+    "client id for URLs": (config(client_id="-_AB"), lambda a: a.client_id == b"\xfb\xf0\x01"),
+    "a kind in words": (whole(account={"account_type": "WARP Plus"}), lambda a: a.kind == "plus"),
+    "a long token": (whole(token="x" * 600), lambda a: a.access and len(a.access.token) == 600),
+}
+
+
+@pytest.mark.parametrize("case", SPELLED)
+def test_other_spellings(case: str) -> None:
+    device, holds = SPELLED[case]
+    assert holds(read(device))
+
+
+REFUSED: dict[str, tuple[object, str]] = {
+    "a list": ([], "expected an object"),
+    "empty": ({}, "config: missing"),
+    "config of wrong type": (whole(config="x"), "config: expected an object"),
+    "no peers": (config(peers=None), "config.peers: no usable peer"),
+    "peers empty": (config(peers=[]), "config.peers: no usable peer"),
+    "peers an object": (config(peers={"a": 1}), "config.peers: expected a list"),
+    "peers of wrong type": (config(peers=[1]), "config.peers: config.peers[0]: expected an object"),
+    "too many peers": (config(peers=[{}] * 65), "config.peers: more than 64 entries"),
+    "no endpoint": (changed(peer, endpoint=None), "config.peers: no usable endpoint"),
+    "endpoint empty": (changed(peer, endpoint={}), "config.peers: no usable endpoint"),
+    "no key": (changed(peer, public_key=None), "config.peers: no usable peer"),
+    "short key": (
+        changed(peer, public_key="AQID"),
+        "config.peers: " + KEY + "expected the base64 of 32 bytes",
+    ),
+    "key no base64": (
+        changed(peer, public_key="!" * 44),
+        "config.peers: " + KEY + "expected the base64 of 32 bytes",
+    ),
+    "key not canonical": (
+        changed(peer, public_key=EDGE_KEY[:-2] + "B="),
+        "config.peers: " + KEY + "expected the base64 of 32 bytes",
+    ),
+    "key of zeros": (
+        changed(peer, public_key=base64.b64encode(bytes(32)).decode()),
+        "config.peers: " + KEY + "all zero",
+    ),
+    "our own key": (
+        changed(peer, public_key=public_key(PRIVATE_KEY)),
+        "config.peers: " + KEY + "it is our own",
+    ),
+    "no tunnel address": (changed(inner, v4=None, v6=None), "config.interface: no usable address"),
+    "no interface": (config(interface=None), "config.interface: no usable address"),
     "no id": (whole(id=None), "id: missing"),
     "id with a path": (whole(id="../x"), "id: expected letters, digits, dots and dashes"),
     "no token": (whole(token=None), "token: missing"),
     "token with a line": (
         whole(token="a\r\nX: y"),
-        "token: expected 1 to 512 printable characters without blanks",
+        "token: expected 1 to 4096 printable characters without blanks",
     ),
-    "licence a number": (whole(account={"license": 1}), "account.license: expected a string"),
-    "account a string": (whole(account="free"), "account: expected an object"),
 }
 
 

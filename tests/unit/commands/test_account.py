@@ -63,7 +63,7 @@ def test_show_says_what_is_still_to_be_done(box: Box) -> None:
 
 def test_show_touches_nothing_that_is_broken(box: Box) -> None:
     box.path.write_bytes(b"{")
-    with pytest.raises(StateError, match="not a usable account: not JSON"):
+    with pytest.raises(StateError, match=r"cannot read the account .* not JSON"):
         command_line(["account", "show"])
     assert box.files() == ["account.json"]
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from entrypoint.errors import BusyError, Error, StateError
-from entrypoint.linux.state_dir import MAX_READ, explained, lock, quarantine, read, replace
+from entrypoint.linux.state_dir import MAX_READ, explained, lock, read, replace
 from tests.fakes.deaths import outcomes
 
 
@@ -163,17 +163,6 @@ def test_a_huge_file_does_not_fill_the_memory(tmp_path: Path) -> None:
     with (tmp_path / "account.json").open("wb") as file:
         file.truncate(1 << 40)
     assert len(read(tmp_path / "account.json") or b"") == MAX_READ
-
-
-def test_what_is_set_aside_is_never_overwritten(tmp_path: Path) -> None:
-    path = tmp_path / "account.json"
-    path.write_bytes(b"first")
-    kept = quarantine(path, "20260102T030405Z")
-    assert kept.name == "account.json.corrupt-20260102T030405Z"
-    path.write_bytes(b"second")
-    with pytest.raises(StateError):
-        quarantine(path, "20260102T030405Z")
-    assert (kept.read_bytes(), path.read_bytes()) == (b"first", b"second")
 
 
 def test_a_directory_in_the_files_place(tmp_path: Path) -> None:

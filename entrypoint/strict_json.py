@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
 from typing import Final, NoReturn
 
-_TEXT: Final = re.compile(r"[!-~]{1,512}")
+_TEXT: Final = re.compile(r"[!-~]+")
+MOST_TEXT: Final = 512
 MAX_ENTRIES: Final = 64
 """Entries that a list may have; more is not an answer of this API."""
 
@@ -19,46 +20,73 @@ class InvalidError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class JsonValue:
-    """A JSON value and the path to it; null and absent are the same. Readers raise InvalidError."""
+    """A JSON value and the path to it; null and absent are the same. Readers raise InvalidError.
+
+    Cloudflare's API writes what it does not have as an empty value: `""`, `0`, `[]` and `{}` are absent, too.
+    """
 
     value: object = field(repr=False)
     path: str = ""
 
-    def refuse(self, what: str) -> NoReturn:
+    def reject(self, what: str) -> NoReturn:
         """Raise InvalidError about this field."""
         raise InvalidError(f"{self.path}: {what}" if self.path else what)
 
-    def at(self, name: str) -> "JsonValue":
+    def member(self, name: str) -> "JsonValue":
         """Return the member `name` of this object."""
         if not isinstance(self.value, dict):
             self._mistyped("an object")
         return JsonValue(self.value.get(name), f"{self.path}.{name}" if self.path else name)
 
-    def maybe[T](self, name: str, read: "Callable[[JsonValue], T]") -> T | None:
+    def optional[T](self, name: str, read: "Callable[[JsonValue], T]") -> T | None:
         """Return the member `name` as `read` reads it, None when it is absent."""
-        member = self.at(name)
-        return None if member.value is None else read(member)
+        member = self.member(name)
+        return read(member) if member.value or member.value is False else None
+
+    def tolerated[T](
+        self, name: str, read: "Callable[[JsonValue], T]", warn: Callable[[str], object]
+    ) -> T | None:
+        """Return the member `name` as `optional` does; one that is wrong counts as absent, and warns."""
+        try:
+            return self.optional(name, read)
+        except InvalidError as error:
+            warn(str(error))
+            return None
+
+    def itself(self) -> "JsonValue":
+        """Return this value, which is an object."""
+        if not isinstance(self.value, dict):
+            self._mistyped("an object")
+        return self
 
     def entries(self) -> "list[JsonValue]":
         """Return the entries of this list."""
         if not isinstance(self.value, list):
             self._mistyped("a list")
         if len(self.value) > MAX_ENTRIES:
-            self.refuse(f"more than {MAX_ENTRIES} entries")
+            self.reject(f"more than {MAX_ENTRIES} entries")
         return [JsonValue(entry, f"{self.path}[{index}]") for index, entry in enumerate(self.value)]
 
-    def text(self) -> str:
-        """Return this string: printable ASCII without blanks, not empty."""
+    def text(self, most: int = MOST_TEXT) -> str:
+        """Return this string of 1 to `most` characters: printable ASCII without blanks."""
         if not isinstance(self.value, str):
             self._mistyped("a string")
-        if not _TEXT.fullmatch(self.value):
-            self.refuse("expected 1 to 512 printable characters without blanks")
+        if len(self.value) > most or not _TEXT.fullmatch(self.value):
+            self.reject(f"expected 1 to {most} printable characters without blanks")
         return self.value
 
-    def number(self) -> int:
-        """Return this integer."""
+    def number(self, least: int | None = None, most: int | None = None) -> int:
+        """Return this integer, `least` to `most`."""
         if not isinstance(self.value, int) or isinstance(self.value, bool):
             self._mistyped("an integer")
+        if (least is not None and self.value < least) or (most is not None and self.value > most):
+            self.reject(f"expected a number in {least}..{most}")
+        return self.value
+
+    def real(self) -> float:
+        """Return this number."""
+        if not isinstance(self.value, int | float) or isinstance(self.value, bool):
+            self._mistyped("a number")
         return self.value
 
     def octets(self, count: int) -> bytes:
@@ -70,7 +98,7 @@ class JsonValue:
             data = b""
         # Canonical base64 only: two spellings of one key would look like two keys.
         if len(data) != count or base64.b64encode(data).decode() != text:
-            self.refuse(f"expected the base64 of {count} bytes")
+            self.reject(f"expected the base64 of {count} bytes")
         return data
 
     def address[T: (IPv4Address, IPv6Address)](self, kind: type[T]) -> T:
@@ -79,15 +107,15 @@ class JsonValue:
         try:
             address = kind(text)
         except ValueError:
-            self.refuse(f"expected an {kind.__name__.removesuffix('Address')} address")
+            self.reject(f"expected an {kind.__name__.removesuffix('Address')} address")
         if "%" in text:
-            self.refuse("expected an address without a zone")
+            self.reject("expected an address without a zone")
         if slash and not (prefix.isdecimal() and int(prefix) <= address.max_prefixlen):
-            self.refuse(f"expected a prefix length of at most {address.max_prefixlen}")
+            self.reject(f"expected a prefix length of at most {address.max_prefixlen}")
         return address
 
     def _mistyped(self, wanted: str) -> NoReturn:
-        self.refuse("missing" if self.value is None else f"expected {wanted}")
+        self.reject("missing" if self.value is None else f"expected {wanted}")
 
 
 def parse_json(data: bytes) -> JsonValue:
