@@ -112,7 +112,8 @@ class StoredAccount:
         """What no log may show."""
         keys = [self.next_private_key, self.license_key]
         for account in filter(None, (self.account, self.previous)):
-            keys += [account.private_key, account.license_key, account.access and account.access.token]
+            token = account.access.token if account.access else None
+            keys += [account.private_key, account.license_key, token]
         return tuple(key for key in keys if key) + (self.replacement.secrets if self.replacement else ())
 
 
