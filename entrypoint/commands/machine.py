@@ -8,12 +8,15 @@ from pathlib import Path
 from typing import Final, Literal
 from urllib.parse import urlsplit
 
+from entrypoint import desired
 from entrypoint.addresses import MARK, Destination, Ports
 from entrypoint.errors import Error, PlatformError, SettingsError, UnhealableError
 from entrypoint.firewall.policy import FullTunnel
 from entrypoint.firewall.ruleset import ruleset
 from entrypoint.linux.run import run
 from entrypoint.linux.world import Marked, World
+from entrypoint.routing.plan import OurIds
+from entrypoint.routing.uplinks import find_uplinks
 from entrypoint.settings import Settings
 
 
@@ -106,10 +109,17 @@ async def look_before(settings: Settings, world: World) -> AsyncIterator[Finding
 
 
 async def look_up(settings: Settings, world: World) -> Finding:
-    """Resolve the API's name."""
+    """Resolve the API's name; if no answer comes, say in which families this network has a way out at all."""
     try:
         name = urlsplit(settings.account.api_url).hostname or ""
         found = await world.http.lookup(name, settings.dns.addresses, Marked(MARK.value))
     except OSError as error:
-        return Finding("FAIL", str(error), "check this server's DNS and network", UnhealableError.exit_code)
+        on_host, snapshot = desired.on_host(settings), await world.netlink.snapshot()
+        seen = find_uplinks(snapshot, OurIds().links | {settings.tunnel.interface}, host=on_host).listening
+        tried_by = " and ".join(f"IPv{one}" for one in sorted({address.version for address in seen}))
+        remedy = "check this server's DNS and network"
+        if tried_by == "IPv4" and not on_host:
+            remedy += "; if it has IPv6 only, add compose.ipv6.yaml (docs/install.md)"
+        text = f"no way out in any family (tried {tried_by or 'none'}): {error}"
+        return Finding("FAIL", text, remedy, UnhealableError.exit_code)
     return Finding("ok", f"{name} resolves to {found[0]}")

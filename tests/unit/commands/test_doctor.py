@@ -228,6 +228,15 @@ async def test_before_the_first_start_nothing_of_a_volume_is_judged(
     found = [str(one) async for one in machine.look_before(world.settings(), world.doors)]
     assert not any("port 8388" in line for line in found)
     assert (await machine.look_up(world.settings(), world.doors)).level == "ok"
+    world.http.dns.clear()
+    assert "(tried IPv4 and IPv6)" in (await machine.look_up(world.settings(), world.doors)).text
+    world.netlink.addresses = [one for one in world.netlink.addresses if one.address.version == 4]
+    lost = await machine.look_up(world.settings(), world.doors)
+    assert (lost.level, lost.code) == ("FAIL", 69)
+    assert "no way out in any family (tried IPv4)" in lost.text
+    assert "compose.ipv6.yaml" in lost.remedy
+    on_host = await machine.look_up(world.settings(NETWORK="host"), world.doors)
+    assert "compose.ipv6.yaml" not in on_host.remedy, "there the server's own families count"
     world.netlink.listeners = frozenset({8388})
     found = [str(one) async for one in machine.look_before(world.settings(), world.doors)]
     assert any("port 8388 is in use" in line for line in found)
