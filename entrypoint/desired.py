@@ -1,5 +1,6 @@
 """Desired state, computed from settings, uplinks and account. Pure; the supervisor applies it."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv4Network
 from typing import Any
@@ -22,6 +23,11 @@ HOST_PRIORITY = 32759
 
 INNER_ADDRESS = IPv4Interface("192.0.0.2/32")
 """What wg0 has instead of 172.16.0.2 where that is taken: of a range that no network has (RFC 7335)."""
+
+TUNNELS = frozenset(
+    {"vxlan", "geneve", "gre", "gretap", "ip6gre", "ip6gretap", "ipip", "sit", "ip6tnl", "vti", "vti6"}
+)
+"""Kinds of interfaces whose outer packets carry no mark and are no replies."""
 
 HOSTS_OWN = (
     IPv4Network("169.254.0.0/16"),  # the cloud's metadata, Oracle's boot volume
@@ -80,6 +86,23 @@ def require_uplink(snapshot: Snapshot, found: Uplinks) -> None:
             "this host has no default route" if lost else "the uplink has no address",
             "see `ip route` and `ip address`; nothing was changed",
         )
+
+
+def what_stays_cut_off(settings: Settings, snapshot: Snapshot) -> Iterator[str]:
+    """Yield a sentence for each thing here that will not work with the tunnel, and what mends it."""
+    if 6 in settings.tunnel.families and not snapshot.ipv6_by_default:
+        yield (
+            "IPv6 is off for new interfaces, so the tunnel carries IPv4 alone "
+            "(sysctl net.ipv6.conf.default.disable_ipv6=0)"
+        )
+    if on_host(settings) and route_mode(settings) == "full":
+        there = [link for link in snapshot.links if link.up and link.kind in TUNNELS]
+        if there:
+            names = ", ".join(f"{link.name} ({link.kind})" for link in there)
+            yield (
+                f"outer packets of {names} start on this host and are blocked on its uplinks; "
+                "list the far ends in FIREWALL_OUTBOUND_SUBNETS, or set ROUTE_MODE=proxy"
+            )
 
 
 def closed_policy(settings: Settings, ids: OurIds) -> Policy:
@@ -167,6 +190,7 @@ class DesiredState:
             input_ports=self.settings.firewall.input_ports,
             outbound_subnets=direct_subnets(self.settings),
             direct=self.settings.tunnel.direct,
+            floor="wireguard" if self.engine == "kernel" else "tun",
         )
 
     def policy(self, uplinks: Uplinks) -> Policy:

@@ -65,6 +65,8 @@ async def bring_up(run: Run, places: Places, rechecks: Rechecks) -> None:
         if on_host:
             desired.require_uplink(snapshot, uplinks)
         listening = world.netlink.listening_ports()
+        for sentence in desired.what_stays_cut_off(settings, snapshot):
+            log.warning("%s", sentence)
         await check_available(settings.tunnel.implementation, world.netlink, places)
 
         # 2. Record what is ours, then close the firewall; on a host only ssserver's traffic is blocked.

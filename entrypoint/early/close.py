@@ -7,6 +7,7 @@ everything else together.
 import os
 from collections.abc import Callable, Mapping, Sequence
 
+from entrypoint.early.optional import OPTIONAL, attempt, leave_out
 from entrypoint.errors import PlatformError, SettingsError
 from entrypoint.linux.run import run
 
@@ -129,11 +130,35 @@ def _close(run: RunProgram) -> bool:
             return False
         except TimeoutError:
             raise
-        except OSError:  # it exists
-            run(NFT_LOAD, closed)
-            return True
+        except OSError:  # it exists, or the kernel lacks a piece
+            return _close_again(closed, run)
     except OSError as error:
         raise PlatformError(f"cannot load the firewall: {error}", "the kernel needs nf_tables") from error
+
+
+def _close_again(closed: str, run: RunProgram) -> bool:
+    try:
+        run(NFT_LOAD, closed)
+    except TimeoutError:
+        raise
+    except OSError:
+        if not (missing := missing_pieces(run)):
+            raise
+        run(NFT_LOAD, leave_out(closed, missing))
+    return True
+
+
+def missing_pieces(run: RunProgram) -> "set[str]":
+    """Return which optional pieces of nftables the kernel lacks."""
+    missing = set()
+    for piece, tried, _ in OPTIONAL:
+        try:
+            run(NFT_LOAD, attempt(piece, tried))
+        except TimeoutError:
+            raise
+        except OSError:
+            missing.add(piece)
+    return missing if len(missing) < len(OPTIONAL) else set()  # nothing works: say what nft says
 
 
 def _closed_ruleset() -> str:

@@ -10,6 +10,7 @@ from typing import Final
 import anyio
 
 from entrypoint.addresses import Destination
+from entrypoint.early.optional import OPTIONAL, attempt, leave_out
 from entrypoint.errors import PlatformError, UndoError, explain
 from entrypoint.firewall.policy import Closed, FullTunnel, HostFull, Policy, ProxyTunnel
 from entrypoint.firewall.ruleset import TABLES, release, ruleset
@@ -40,6 +41,7 @@ class KillSwitch:
         self._listed: list[str] | None = None
         self._lock = anyio.Lock()
         self._armed = False
+        self._missing: set[str] = set()
 
     def arm(self) -> None:
         """From here on a failure leaves a host's kill switch loaded."""
@@ -53,7 +55,7 @@ class KillSwitch:
     async def release(self) -> None:
         """Remove our tables. Raises RefusedError."""
         async with self._lock:
-            await _load(self._nft, release())
+            await self._commit(release())
 
     async def set(self, policy: Policy) -> None:
         """Replace everything in one transaction; open holes stay open. Raises RefusedError."""
@@ -102,11 +104,37 @@ class KillSwitch:
         if not self._on and text == release() and self._listed is None:
             return
         self._listed = None  # a load that is cancelled may still happen
-        await _load(self._nft, text)
+        await self._commit(text)
         listed = await self._listing()
         # A change that came since then must not become what the tables are compared with.
-        if _lines(text) == sum(map(_lines, listed)):
+        if _lines(leave_out(text, self._missing)) == sum(map(_lines, listed)):
             self._listed = listed
+
+    async def _commit(self, text: str) -> None:
+        """Load a transaction, without what this kernel's nftables lacks. Raises RefusedError."""
+        try:
+            await self._nft.load(leave_out(text, self._missing))
+        except TimeoutError as error:
+            raise _refused(error) from error
+        except OSError as error:
+            if self._missing or not await self._find_missing():
+                raise _refused(error) from error
+            await self._commit(text)
+
+    async def _find_missing(self) -> bool:
+        """Find out which optional pieces the kernel lacks, and say what each of them costs."""
+        missing = {}
+        for piece, tried, lost in OPTIONAL:
+            try:
+                await self._nft.load(attempt(piece, tried))
+            except OSError:
+                missing[piece] = lost
+        if len(missing) == len(OPTIONAL):
+            return False  # nothing works: say what nft says
+        for piece, lost in missing.items():
+            log.warning("this kernel's nftables has no %s: %s", piece, lost)
+        self._missing = set(missing)
+        return bool(missing)
 
     async def _listing(self) -> list[str]:
         return [await self._nft.listing(*table.split()) for table in TABLES]
@@ -117,12 +145,9 @@ def _lines(text: str) -> int:
     return sum(line.startswith("\t") and not line.isspace() for line in text.splitlines())
 
 
-async def _load(nft: Nft, text: str) -> None:
-    try:
-        await nft.load(text)
-    except OSError as error:
-        refusal = explain("cannot load the firewall", error, "nft")
-        raise RefusedError(refusal.message, refusal.hint) from error
+def _refused(error: OSError) -> RefusedError:
+    refusal = explain("cannot load the firewall", error, "nft")
+    return RefusedError(refusal.message, refusal.hint)
 
 
 def _with_holes(policy: Policy, holes: frozenset[Destination]) -> Policy:

@@ -182,6 +182,8 @@ class Snapshot:
     addresses: tuple[AddressState, ...] = ()
     routes: tuple[Route, ...] = ()
     rules: tuple[Rule, ...] = ()
+    ipv6_by_default: bool = True
+    """Whether an interface that is created now has IPv6 (net.ipv6.conf.default.disable_ipv6)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,7 +50,7 @@ from entrypoint.linux.netlink_messages import (
     rule_of,
     worth_a_look,
 )
-from entrypoint.linux.proc import read_listening, read_traffic
+from entrypoint.linux.proc import read_ipv6_by_default, read_listening, read_traffic
 from entrypoint.linux.raw_netlink import DUMP, HEADER, Keep, ask
 from entrypoint.linux.sock_diag import close_outgoing
 from entrypoint.linux.sockets import watch_groups
@@ -239,6 +239,7 @@ def _snapshot(whole: bool) -> Snapshot:
         # A kernel without IPv6 answers the second request with IPv4 again.
         routes=tuple(dict.fromkeys(route for message in routes for route in routes_of(message, names, hops))),
         rules=tuple(dict.fromkeys(map(rule_of, rules))),
+        ipv6_by_default=read_ipv6_by_default(),
     )
 
 

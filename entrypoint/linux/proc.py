@@ -41,6 +41,17 @@ ENGINE: Final = "wireguard-go"
 """Its socket is on a wildcard address, but its packets carry the mark."""
 
 
+IPV6_DISABLED = Path("/proc/sys/net/ipv6/conf/default/disable_ipv6")
+
+
+def read_ipv6_by_default(setting: Path = IPV6_DISABLED) -> bool:
+    """Return whether a new interface has IPv6; without IPv6 in the kernel the file does not exist."""
+    try:
+        return setting.read_text().strip() == "0"
+    except OSError:
+        return False
+
+
 def read_wildcards(proc: Path = Path("/proc")) -> frozenset[int]:
     """Return the UDP ports of unconnected sockets on a wildcard address, without our engine's.
 

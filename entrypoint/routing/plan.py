@@ -102,8 +102,10 @@ def ours_in(snapshot: Snapshot, ids: OurIds) -> Iterator[Item]:
     for link in snapshot.links:
         if link.name in ids.links and link.up:
             yield LinkUp(link.name, link.mtu)
-        if link.name == ids.null_device and link.kind == "tun":
-            yield Link(link.name, "tun")
+        if link.name == ids.null_device:
+            match link.kind:
+                case "tun" | "wireguard" as kind:
+                    yield Link(link.name, kind)
     for state in snapshot.addresses:
         # The kernel adds and removes link-local addresses with the device.
         if state.device == ids.device and not state.link_scope:
@@ -181,14 +183,18 @@ def network_plan(
     input_ports: Sequence[Ports] = (),
     outbound_subnets: Sequence[Network] = (),
     direct: Family | None = None,
+    floor: Literal["tun", "wireguard"] = "tun",
 ) -> NetworkPlan:
     """Return the plan; `addresses` are the tunnel's. Device creates and deletes the device itself.
+
+    `floor` is the kind of the interface that swallows IPv6. One of WireGuard without a peer needs no
+    /dev/net/tun, and always has a carrier: with `ignore_routes_with_linkdown` a TUN's routes do not count.
 
     In mode full a family without a tunnel address stops at the floor; the `direct` family is left alone.
     """
     own = [address for address in addresses if address.version in uplinks.families]
     items: list[Item] = [
-        Link(ids.null_device, "tun"),
+        Link(ids.null_device, floor),
         LinkUp(ids.null_device),
         LinkUp(ids.device, mtu),
         *(LinkAddress(ids.device, address) for address in own),
@@ -200,8 +206,8 @@ def network_plan(
             continue
         # An IPv6 error route is no floor: the kernel looks up again with a source address, and a `from`
         # rule matches.
-        floor = None if family == 4 else ids.null_device
-        items.append(Route(DEFAULT_NETWORK[family], ids.table, floor, FLOOR_METRIC))
+        swallows = None if family == 4 else ids.null_device
+        items.append(Route(DEFAULT_NETWORK[family], ids.table, swallows, FLOOR_METRIC))
         # The floor stays below it. Without the device's route nothing falls through to `main`.
         if any(address.version == family for address in own):
             items.append(Route(DEFAULT_NETWORK[family], ids.table, ids.device))

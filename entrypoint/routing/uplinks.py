@@ -77,7 +77,7 @@ def find_uplinks(
         defaults=tuple(dict.fromkeys(one for one in defaults if one.table == MAIN_TABLE)),
         direct=tuple(dict.fromkeys((*_connected(main, links), *own_networks))),
         # With disable_ipv6 the kernel has not even ::1, and refuses routes.
-        families=(4, 6) if any(s.address.version == 6 for s in snapshot.addresses) else (4,),
+        families=(4, 6) if snapshot.ipv6_by_default and _has_ipv6(snapshot) else (4,),
         foreign=tuple(dict.fromkeys(_foreign(snapshot.rules))),
         sources=sources,
         mtu=min((link.mtu for link in snapshot.links if link.name in links), default=1500),
@@ -87,6 +87,10 @@ def find_uplinks(
             if one in gateways or any(one in network for network in (*own_networks, *theirs))
         ),
     )
+
+
+def _has_ipv6(snapshot: Snapshot) -> bool:
+    return any(state.address.version == 6 for state in snapshot.addresses)
 
 
 def is_default(route: Route) -> bool:

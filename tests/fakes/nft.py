@@ -12,8 +12,10 @@ from tests.fakes.bursts import Bursts
 class FakeNft:
     """See ports.Nft. `fail_at` holds the numbers of the loads, counted from 1, that are refused."""
 
-    def __init__(self, *, denied: bool = False) -> None:
+    def __init__(self, *, denied: bool = False, lacks: str = "") -> None:
         self.denied = denied
+        self.lacks = lacks
+        """Words that this kernel's nftables does not know, as one regular expression."""
         self.fail_at: set[int] = set()
         self.count = 0
         self.tables: dict[str, str] = {}
@@ -27,6 +29,8 @@ class FakeNft:
         self.count += 1
         if self.denied or self.count in self.fail_at:
             raise OSError("nft: Operation not permitted")
+        if self.lacks and re.search(self.lacks, text):
+            raise OSError("nft: Could not process rule: No such file or directory")
         tables = dict(self.tables)
         for command, name, body in _statements(text):
             match command:

@@ -14,6 +14,7 @@ from entrypoint.desired import (
     policy_after_failure,
     require_uplink,
     route_mode,
+    what_stays_cut_off,
 )
 from entrypoint.errors import PlatformError
 from entrypoint.firewall.policy import HostFull, ProxyTunnel
@@ -183,3 +184,15 @@ async def test_a_rule_that_says_more_than_a_source_is_not_followed(host: FakeNet
     )
     _, found = await around(host)
     assert found.sources == ()
+
+
+async def test_what_stays_cut_off_is_said_with_the_setting_that_mends_it(host: FakeNetlink) -> None:
+    snapshot, _ = await around(host)
+    assert list(what_stays_cut_off(load(ROUTE_MODE="full"), snapshot)) == []
+    host.plug("vxlan0", "10.244.0.1/24", kind="vxlan")
+    snapshot = replace((await around(host))[0], ipv6_by_default=False)
+    ipv6, overlay = what_stays_cut_off(load(ROUTE_MODE="full"), snapshot)
+    assert "disable_ipv6" in ipv6
+    assert "vxlan0 (vxlan)" in overlay
+    assert "FIREWALL_OUTBOUND_SUBNETS" in overlay
+    assert len(list(what_stays_cut_off(load(ROUTE_MODE="proxy"), snapshot))) == 1

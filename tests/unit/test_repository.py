@@ -40,6 +40,7 @@ LIGHT = (
     "entrypoint/__main__.py",
     "entrypoint/errors.py",
     "entrypoint/early/close.py",
+    "entrypoint/early/optional.py",
     "entrypoint/early/preflight.py",
     "entrypoint/linux/run.py",
     "entrypoint/status/heartbeat.py",
@@ -56,6 +57,7 @@ PURE = {"os", "socket", "pathlib", "io", "anyio", "tempfile", "time", "logging",
 LONGEST = 400
 SHORTEST = 60
 SHORT = {
+    "entrypoint/early/optional.py": "light: the early path and the kill switch leave out the same pieces",
     "entrypoint/early/preflight.py": "light: runs before the firewall is closed",
     "entrypoint/linux/nft.py": "one of the five doors",
     "entrypoint/linux/run.py": "light: the early path starts nft with it",
@@ -169,6 +171,7 @@ def test_walls() -> None:
         assert not {name.partition(".")[0] for name in imports(path, tree(path).body)} & HEAVY, path
     early = {name for name in imports("entrypoint/early/close.py", tree("entrypoint/early/close.py").body)}
     assert {name for name in early if name.startswith("entrypoint")} <= {
+        "entrypoint.early.optional",
         "entrypoint.errors",
         "entrypoint.linux.run",
     }

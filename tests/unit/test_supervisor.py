@@ -61,6 +61,7 @@ async def test_the_kernels_wireguard_leads_to_the_same_but_for_the_engine(kernel
     async with kernel.serving(WARP_RESERVED="off") as board:
         golden = (GOLDEN / "full.txt").read_text()
         golden = golden.replace("wg0 tun up", "wg0 wireguard up").replace("ssserver wireguard-go", "ssserver")
+        golden = golden.replace("ssw-null tun up mtu 1500", "ssw-null wireguard up mtu 1420")
         assert str(kernel) + "\n" == golden
         assert board.status.implementation == "kernel"
     assert str(kernel) == closed

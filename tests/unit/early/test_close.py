@@ -171,3 +171,10 @@ def test_own_in_the_hosts_namespace_is_refused_before_anything_is_loaded(tmp_pat
     with pytest.raises(PlatformError) as refused:
         require_own_namespace(str(initial))
     assert "network_mode: host" in refused.value.hint
+
+
+@pytest.mark.parametrize("lacks", ["fib daddr", "table arp"])
+def test_a_kernel_that_lacks_an_optional_piece_is_closed_all_the_same(machine: Machine, lacks: str) -> None:
+    machine.nft.lacks = lacks
+    assert close_firewall({"NETWORK": "own"}, machine.run).closed
+    assert "policy drop" in machine.nft.tables["inet ss_warp"]

@@ -1,12 +1,14 @@
 """The kill switch in force: closed first and last, holes only while they are needed."""
 
+import re
+from dataclasses import replace
 from ipaddress import ip_address
 
 import anyio
 import anyio.lowlevel
 import pytest
 
-from entrypoint.addresses import Destination
+from entrypoint.addresses import Destination, Ports
 from entrypoint.errors import PlatformError, UndoError
 from entrypoint.firewall.killswitch import KillSwitch, kill_switch
 from entrypoint.firewall.policy import Closed, FullTunnel, HostFull, Policy, ProxyTunnel
@@ -208,3 +210,29 @@ async def test_on_a_host_switched_off_nothing_is_loaded(caplog: pytest.LogCaptur
         await switch.set(FULL_ON_HOST)
         assert nft.tables == {}
     assert "FIREWALL=off" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("piece", "lacks"), [("fib", "fib daddr"), ("arp", "table arp"), ("ct timeout", "ct timeout")]
+)
+async def test_an_optional_piece_that_the_kernel_lacks_is_left_out_with_a_line(
+    piece: str, lacks: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    nft = FakeNft(lacks=lacks)
+    async with kill_switch(nft) as switch:
+        for policy in (FULL, PROXY, FULL_ON_HOST):
+            await switch.set(replace(policy, shadowsocks=(Ports(8388, 8388, "udp"),)))
+            assert await switch.intact()
+            text = nft.tables["inet ss_warp"]
+            assert not re.search(lacks, str(nft))
+            assert 'oifname "wg0" accept' in text
+            assert "ct direction reply accept" in text
+        await switch.release()
+    (line,) = caplog.messages
+    assert f"has no {piece}:" in line
+
+
+async def test_a_mandatory_piece_that_the_kernel_lacks_is_named() -> None:
+    with pytest.raises(PlatformError, match="Could not process rule"):
+        async with kill_switch(FakeNft(lacks="ct direction")):
+            raise AssertionError("never closed")

@@ -159,6 +159,7 @@ def test_shadowsocks_listens_on_a_second_network_of_our_own_namespace() -> None:
 def test_without_any_ipv6_address_the_kernel_has_none() -> None:
     old = replace(HOST, addresses=tuple(a for a in HOST.addresses if a.address.version == 4))
     assert find_uplinks(old, OURS).families == (4,)
+    assert find_uplinks(replace(HOST, ipv6_by_default=False), OURS).families == (4,), "wg0 would have none"
 
 
 def test_an_empty_namespace_has_no_uplink() -> None:
