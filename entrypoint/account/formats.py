@@ -1,104 +1,125 @@
 """Accounts made elsewhere: which form a file has, and what it says, read as strictly as an API's answer.
 
-Known are wgcf's account file, WireGuard profiles (wgcf's among them), and what warp-reg and its like
-print: JSON, bare or the whole device, or `name: value` lines.
+Known are WireGuard profiles (wgcf's, of other scripts, of AmneziaWG when it is plain WireGuard, wireproxy's),
+account files (wgcf, warp-go, 3x-ui), what warp-reg and the API print, and other clients' WireGuard outbounds
+(snippets.py). A file in another form is refused by its name.
 """
 
 import base64
-import binascii
+import codecs
 import json
 import re
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Final
 
 from entrypoint.account.model import Access, Account
-from entrypoint.addresses import Endpoint, parse_endpoint
+from entrypoint.account.snippets import (
+    Imported,
+    bare,
+    by_family,
+    device_shape,
+    read_account,
+    read_endpoint,
+    read_flat,
+    read_json,
+    read_link,
+    read_mihomo,
+    read_octets,
+)
 from entrypoint.strict_json import InvalidError, JsonValue, parse_json
+
+__all__ = ["MAX_FILE", "Imported", "profile", "read_profile", "wgcf_account"]
 
 MAX_FILE: Final = 65536
 """Bytes of a file that is imported."""
 
-_LINE: Final = re.compile(r"([A-Za-z]+)\s*=\s*(.*)")
+_LINE: Final = re.compile(r"([A-Za-z]\w*)\s*=\s*(.*)")
 _RESERVED: Final = re.compile(r"#\s*(reserved)\s*=\s*(.*)", re.IGNORECASE)  # wg-quick knows no such name
 _FLAT: Final = re.compile(r"([a-z_0-9]+): ?(.*)")
-_SEVERAL: Final = {"address", "dns", "allowedips", "preup", "postup", "predown", "postdown"}
-
-
-@dataclass(frozen=True, slots=True)
-class Imported:
-    """What a file holds. Without `device` the API has to be asked for it; without `access` nobody can."""
-
-    form: str
-    private_key: str = field(repr=False)
-    access: Access | None = None
-    device: JsonValue | None = field(default=None, repr=False)
+_SEVERAL: Final = {"address", "dns", "allowedips", "postup", "postdown", "preup", "predown"}
+_JUNK: Final = re.compile(r"jc|jmin|jmax|[si]\d|j\d|itime")
+_WIREPROXY: Final = {"socks5", "http", "tcpclienttunnel", "tcpservertunnel", "udpproxytunnel", "resolve"}
 
 
 def read_profile(data: bytes) -> Imported:
-    """Detect the form and read it. Raises InvalidError, which never repeats a value."""
+    """Detect the form and read it. Raises InvalidError, which names the form and never repeats a value."""
     if len(data) > MAX_FILE:
         raise InvalidError(f"larger than {MAX_FILE} bytes")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise InvalidError("not text") from None
-    if text.lstrip().startswith("{"):
-        return _json(parse_json(text.encode()))
-    if re.search(r"^\s*\[interface\]", text, re.IGNORECASE | re.MULTILINE):
-        return _profile(text)
-    if re.search(r"^access_token\s*=", text, re.MULTILINE):
-        return _wgcf_account(text)
+    text = _decode(data)
+    first = text.lstrip()
+
+    def has(pattern: str) -> bool:
+        return re.search(pattern, text, re.IGNORECASE | re.MULTILINE) is not None
+
+    if has(r"^\s*\[account\]") and has(r"^\s*token\s*="):
+        return _named("a warp-go account", _warp_go, text)
+    if has(r"^\s*\[interface\]"):
+        return _named("a WireGuard profile", _profile, text)
+    if has(r"^\s*wgconfig\s*="):
+        raise InvalidError("a wireproxy configuration: import the file that its WGConfig names")
+    if first.startswith(("{", "[")):
+        return read_json(parse_json(first.encode()))
+    if re.match(r"(wireguard|wg|warp)://", first):
+        return read_link(first.split()[0])
+    if has(r"^\s*access_token\s*="):
+        return _named("a wgcf account", _wgcf_account, text)
+    if has(r"type\s*:\s*[\"']?wireguard"):
+        return read_mihomo(text)
+    if has(r"PRIVATE KEY-----"):
+        raise InvalidError("a PEM key: it is not WireGuard's; import a profile or an account")
     lines = [_FLAT.fullmatch(line.strip()) for line in text.splitlines() if line.strip()]
     if lines and all(lines):
-        return _flat(JsonValue({one[1]: _bare(one[2]) for one in lines if one}), "a registration's lines")
-    raise InvalidError("neither a wgcf account, nor a WireGuard profile, nor a registration as JSON")
+        fields = JsonValue({one[1]: bare(one[2]) for one in lines if one})
+        return _named("a registration's lines", lambda _: read_flat(fields, "a registration's lines"), text)
+    raise InvalidError(
+        "no known form: expected a WireGuard profile, an account of wgcf, warp-go or 3x-ui, or a WireGuard "
+        "outbound of Xray, sing-box or mihomo"
+    )
+
+
+def _named(form: str, read: Callable[[str], Imported], text: str) -> Imported:
+    try:
+        return read(text)
+    except InvalidError as error:
+        raise InvalidError(f"{form}: {error}") from None
+
+
+def _decode(data: bytes) -> str:
+    """Return the text: Windows' editors write UTF-16, or a mark at the beginning; pages paste odd blanks."""
+    encoding = "utf-8-sig"
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encoding = "utf-16"
+    elif data[1:2] == b"\0":
+        encoding = "utf-16-le"
+    elif data[:1] == b"\0":
+        encoding = "utf-16-be"
+    try:
+        text = data.decode(encoding)
+    except UnicodeDecodeError:
+        raise InvalidError("not text") from None
+    text = text.replace("\N{NO-BREAK SPACE}", " ").replace("\N{ZERO WIDTH SPACE}", "")
+    return re.sub(r"(?m)^\s*```.*$", "", text)
 
 
 def _wgcf_account(text: str) -> Imported:
     try:
-        fields = JsonValue(tomllib.loads(text))
+        fields = JsonValue(tomllib.loads("\n".join(map(str.strip, text.splitlines()))))
     except tomllib.TOMLDecodeError as error:
         where = re.search(r"at line \d+", str(error))
         raise InvalidError(f"not TOML{(where and f' ({where[0]})') or ''}") from None
     except RecursionError:
         raise InvalidError("not TOML: nested too deeply") from None
-    access = Access(fields.member("device_id").text(), fields.member("access_token").text())
-    return Imported("a wgcf account", _private_key(fields.member("private_key")), access)
+    return read_account(fields, "a wgcf account")
 
 
-def _json(fields: JsonValue) -> Imported:
-    if fields.member("config").value is None:
-        return _flat(fields, "a registration as JSON")
-    inner = fields.optional("account", lambda account: account.optional("private_key", _private_key))
-    key = inner or _private_key(fields.member("private_key"))
-    token = fields.optional("token", JsonValue.text)
-    access = Access(fields.member("id").text(), token) if token else None
-    return Imported("a device as JSON", key, access, fields)
-
-
-def _flat(fields: JsonValue, form: str) -> Imported:
-    where = fields.member("endpoint")
-    endpoint = where.value if isinstance(where.value, dict) else _endpoint(where)
-    client_id = fields.optional("client_id", JsonValue.text) or fields.optional(
-        "reserved_str", JsonValue.text
-    )
-    if not client_id:
-        octets = fields.optional("reserved", _octets) or fields.optional("reserved_dec", _octets)
-        client_id = base64.b64encode(octets).decode() if octets else None
-    identity = fields.optional("device_id", JsonValue.text) or fields.optional("id", JsonValue.text)
-    token = fields.optional("token", JsonValue.text)
-    kind = {"account_type": fields.member("account_type").value, "license": fields.member("license").value}
-    device = _device(
-        fields.member("public_key").value,
-        endpoint,
-        {"v4": fields.member("v4").value, "v6": fields.member("v6").value},
-        client_id,
-    )
-    access = Access(identity, token) if identity and token else None
-    named = {"id": identity, "token": token, "account": kind} if access else {}
-    return Imported(form, _private_key(fields.member("private_key")), access, JsonValue({**device, **named}))
+def _warp_go(text: str) -> Imported:
+    pairs = [match for line in text.splitlines() if (match := _LINE.fullmatch(line.strip()))]
+    fields = JsonValue({one[1].lower(): bare(one[2]) for one in reversed(pairs)})
+    key = fields.member("privatekey")
+    key.octets(32)
+    access = Access(fields.member("device").text(), fields.member("token").text())
+    return Imported("a warp-go account", key.text(), access)
 
 
 def _profile(text: str) -> Imported:
@@ -106,35 +127,39 @@ def _profile(text: str) -> Imported:
     interface, peer = JsonValue(sections["interface"]), JsonValue(sections["peer"])
     if peer.member("presharedkey").value is not None:
         raise InvalidError("[Peer] PresharedKey: WARP has none")
-    inner: dict[str, str] = {}
-    for address in str(interface.member("address").value or "").split(","):
-        if address.strip() and inner.setdefault("v6" if ":" in address else "v4", address.strip()) != (
-            address.strip()
-        ):
-            raise InvalidError("[Interface] Address: more than one of a family")
-    octets = interface.optional("reserved", _octets) or peer.optional("reserved", _octets)
+    changed = [name for name in sections["interface"] if re.fullmatch(r"[sh]\d", name)]
+    for name in changed:
+        plain = "0" if name[0] == "s" else name[1]
+        if sections["interface"][name] != plain:
+            raise InvalidError(
+                f"expected {name.upper()} = {plain}: with another value AmneziaWG is not plain WireGuard, "
+                "and Cloudflare's edge would not answer"
+            )
+    inner = by_family(str(interface.member("address").value or "").split(","))
+    octets = interface.optional("reserved", read_octets) or peer.optional("reserved", read_octets)
     client_id = base64.b64encode(octets).decode() if octets else None
-    device = _device(peer.member("publickey").value, _endpoint(peer.member("endpoint")), inner, client_id)
-    return Imported(
-        "a WireGuard profile", _private_key(interface.member("privatekey")), device=JsonValue(device)
-    )
+    endpoint = read_endpoint(peer.member("endpoint"))
+    device = device_shape(peer.member("publickey").value, endpoint, inner, client_id)
+    key = interface.member("privatekey")
+    key.octets(32)
+    return Imported("a WireGuard profile", key.text(), device=JsonValue(device))
 
 
 def _sections(text: str) -> dict[str, dict[str, str]]:
-    """Read an ini file as `wg` does: names in any case, `#` comments, no line that is something else."""
+    """Read an ini file as `wg` does: names in any case, `#` comments; of other lines only known ones."""
     sections: dict[str, dict[str, str]] = {}
     current: dict[str, str] | None = None
     for number, raw in enumerate(text.splitlines(), 1):
         line = raw.strip()
         if not _RESERVED.fullmatch(line):
-            line = line.partition("#")[0].strip()
+            line = "" if line.startswith(";") else line.partition("#")[0].strip()
         if not line:
             continue
         if line.startswith("["):
-            name = line.strip("[]").lower()
-            if name not in ("interface", "peer") or not line.endswith("]"):
+            name = line.strip("[]").strip().lower()
+            if not line.endswith("]") or name not in ("interface", "peer", *_WIREPROXY):
                 raise InvalidError(f"line {number}: expected [Interface] or [Peer]")
-            if name in sections:
+            if name in sections and name not in _WIREPROXY:
                 raise InvalidError(f"line {number}: a second [{name.title()}]; WARP has one peer")
             current = sections[name] = {}
             continue
@@ -142,64 +167,15 @@ def _sections(text: str) -> dict[str, dict[str, str]]:
         if not match or current is None:
             raise InvalidError(f"line {number}: expected {'[Interface]' if match else 'Name = value'}")
         key, value = match[1].lower(), match[2].strip()
-        if key in current and key not in _SEVERAL:
+        if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
+            value = value[1:-1].strip()
+        if key in current and key not in _SEVERAL and not _JUNK.fullmatch(key):
             raise InvalidError(f"line {number}: {match[1]} is there twice")
         current[key] = f"{current[key]},{value}" if key in current else value
     for name in ("interface", "peer"):
         if name not in sections:
             raise InvalidError(f"no [{name.title()}]")
     return sections
-
-
-def _device(
-    peer: object, endpoint: Mapping[str, object], inner: Mapping[str, object], client_id: str | None
-) -> dict[str, object]:
-    """Return the API's own shape, so that one reader judges every account."""
-    peers = [{"public_key": peer, "endpoint": endpoint}]
-    return {"config": {"client_id": client_id, "peers": peers, "interface": {"addresses": inner}}}
-
-
-def _endpoint(entry: JsonValue) -> dict[str, object]:
-    try:
-        endpoint = parse_endpoint(entry.text(), zero=None)
-    except InvalidError:
-        raise
-    except ValueError as error:
-        entry.reject(str(error))
-    family = f"v{endpoint.address.version}" if isinstance(endpoint, Endpoint) else "host"
-    return {family: str(endpoint)}
-
-
-def _private_key(entry: JsonValue) -> str:
-    entry.octets(32)
-    return entry.text()
-
-
-def _octets(entry: JsonValue) -> bytes:
-    """Read three reserved bytes: a list, `1, 2, 3`, `[1, 2, 3]` or base64."""
-    value = entry.value
-    if isinstance(value, str):
-        numbers = re.fullmatch(r"\[?\s*(\d{1,3})\s*,\s*(\d{1,3})\s*,\s*(\d{1,3})\s*\]?", value.strip())
-        value = list(map(int, numbers.groups())) if numbers else _unpacked(value.strip())
-    if not isinstance(value, list) or len(value) != 3:
-        entry.reject("expected three bytes")
-    if not all(isinstance(one, int) and 0 <= one <= 255 for one in value):
-        entry.reject("expected three bytes")
-    return bytes(value)
-
-
-def _unpacked(text: str) -> list[int]:
-    try:
-        return list(base64.b64decode(text, validate=True))
-    except (binascii.Error, ValueError):
-        return []
-
-
-def _bare(value: str) -> object:
-    try:
-        return json.loads(value) if value.startswith("[") else value or None
-    except ValueError:
-        return value
 
 
 DNS: Final = "1.1.1.1, 1.0.0.1, 2606:4700:4700::1111, 2606:4700:4700::1001"

@@ -298,10 +298,10 @@ async def import_account(api: WarpApi, clock: Clock, own: Collection[Address], f
 
     Raises SettingsError for the file, ApiError.
     """
-    form = "unknown"
+    form = ""
     try:
         found = read_profile(_content(file))
-        form = found.form
+        form = f" ({found.form})"
         device = found.device
         if device is None and found.access:
             device = await api.device(found.access)
@@ -316,7 +316,7 @@ async def import_account(api: WarpApi, clock: Clock, own: Collection[Address], f
             access=found.access,
         )
     except InvalidError as error:
-        raise SettingsError([f"WARP_IMPORT_FILE: {file} ({form}): {error}"]) from error
+        raise SettingsError([f"WARP_IMPORT_FILE: {file}{form}: {error}"]) from error
     log.info("imported the account in %s (%s)", file, found.form)
     if found.access is None:
         log.warning(

@@ -111,8 +111,8 @@ def test_it_is_recognised_and_connects(
         seen = one.reached("connected")
         (device,) = (device for device in cf.edge.devices() if device.id == made.body["id"])
         assert (seen["warp"], seen["exit"]["ipv4"]) == ("on", device.exit4)
-        assert f"the account is taken over from {tmp_path / name} ({recognised})" in one.log
-        assert ("it has no token" in one.log) is (not calls)
+        assert f"imported the account in {tmp_path / name} ({recognised})" in one.log
+        assert ("has no token" in one.log) is (not calls)
         assert made.private_key not in one.log and made.body["token"] not in one.log
     assert [f"{one.method} {one.status}" for one in cf.calls()] == calls
     record(f"imported {name}", f"recognised as {recognised}, connected, {len(calls)} calls")

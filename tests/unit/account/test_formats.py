@@ -158,10 +158,10 @@ async def test_a_key_that_was_changed_meanwhile(wgcf: Box) -> None:
 
 
 WRONG = {
-    "empty": ("", "neither a wgcf account"),
-    "a page": ("<html></html>", "neither a wgcf account"),
+    "empty": ("", "no known form"),
+    "a page": ("<html></html>", "no known form"),
     "broken JSON": ("{", "not JSON"),
-    "JSON of nothing": ("{}", "endpoint: missing"),
+    "JSON of nothing": ("{}", "JSON without a WireGuard key"),
     "TOML": ("access_token = 1 2\n", "not TOML (at line 1)"),
     "wgcf without key": ("access_token = 'a'\ndevice_id = 'b'\n", "private_key: missing"),
     "no peer": (f"[Interface]\nPrivateKey = {PRIVATE}\n", "no [Peer]"),
@@ -177,7 +177,10 @@ WRONG = {
         "127.0.0.1 is loopback",
     ),
     "no address": (WGCF_PROFILE.replace("Address", "Adress"), "no usable address"),
-    "three addresses": (WGCF_PROFILE.replace("/32,", "/32, 172.16.0.3/32,"), "more than one of a family"),
+    "three addresses": (
+        WGCF_PROFILE.replace("/32,", "/32, 172.16.0.3/32,"),
+        "more than one tunnel address of a family",
+    ),
     "reserved": (
         json.dumps({k: v for k, v in FLAT.items() if k != "reserved_str"} | {"reserved_dec": [1]}),
         "three",
