@@ -47,6 +47,8 @@ class Profile:
 
 
 _BODY: Final = {"Content-Type": "application/json; charset=UTF-8", "Accept-Encoding": "gzip"}
+# Some addresses are blocked by their fingerprint or over IPv4 alone, so a 403 is retried as the next client,
+# over IPv6 first.
 PROFILES: Final = (
     # wgcf's and many scripts' client: the front accepts its headers with TLS 1.2 alone.
     Profile(
@@ -182,6 +184,8 @@ class WarpApi:
 
         async def once() -> AsyncIterator[bytes]:
             nonlocal sent
+            # Once the body is on its way the device may exist, whatever the answer: such a failure waits
+            # longer.
             sent = True
             yield content
 
@@ -284,6 +288,7 @@ class WarpApi:
         async with self.reach(frozenset(holes)):
             with anyio.move_on_after(self.limit / 2), suppress(OSError):
                 known = await self.http.lookup(host, self.servers, Marked(self.mark), limit=DNS_LIMIT)
+        # A private address for the real API is a captive portal's answer.
         if host in BUILT_IN:  # a captive portal's answer; a mirror may be anywhere
             known = tuple(address for address in known if not word_for(address))
         known = known[:MOST_ADDRESSES] or cached_addresses(self.memory, host)
@@ -304,6 +309,7 @@ def _reply(host: str, response: httpx.Response, body: bytes) -> Reply:
 async def _body(response: httpx.Response) -> bytes:
     """Read and unpack a body: httpx would unpack a bomb before its size can be checked."""
     packed = bytearray()
+    # Raw: httpx would inflate a bomb before its size could be checked.
     async for chunk in response.aiter_raw():
         packed += chunk
         if len(packed) > LARGEST:

@@ -104,6 +104,7 @@ class Account:
     def _own_endpoints(self) -> Iterator[Endpoint | NamedEndpoint]:
         yield from self.endpoints
         ports = self.ports or OFFICIAL_PORTS
+        # Another port of the same address helps against a blocked port, the name against a blocked address.
         for port in ports:
             for endpoint in self.endpoints:
                 yield Endpoint(endpoint.address, port)

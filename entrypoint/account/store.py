@@ -170,6 +170,7 @@ def remove(path: Path) -> None:
         state_dir.remove(path)
 
 
+# Under the second lock, so that a command and the supervisor never overwrite each other's change.
 def edit(path: Path, change: Callable[[StoredAccount], StoredAccount]) -> StoredAccount:
     """Change the account while no one else does: supervisor and commands may run side by side.
 

@@ -172,6 +172,7 @@ class AccountUpkeep:
 
     async def unregister_on_exit(self, limit: float = UNREGISTER_TIMEOUT) -> None:
         """Unregister the device if the setting or a command wants that; takes at most `limit` seconds."""
+        # Unregistering belongs to a stop that was wanted. A crash loop must not spend registrations.
         if self._board.status.state is not State.STOPPING:
             return  # a failure, or a new start: the account is still needed
         try:

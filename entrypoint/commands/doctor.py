@@ -110,7 +110,7 @@ def supervisor(status: Mapping[str, Any]) -> Finding:
 
 
 def kill_switch(settings: Settings, *, loaded: bool, running: bool) -> Finding:
-    """Judge the firewall: FIREWALL=off is nobody's healthy state, and a running supervisor has it loaded."""
+    """Judge the firewall: FIREWALL=off is never healthy, and a running supervisor has it loaded."""
     if not settings.firewall.on:
         text = "kill switch: off (FIREWALL=off): traffic leaves unencrypted whenever the tunnel is down"
         return Finding("note", text, "remove FIREWALL=off")

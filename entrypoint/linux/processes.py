@@ -68,6 +68,7 @@ class SystemProcesses:
     async def running(self, program: Program) -> AsyncIterator[Running]:
         """Start `program` in its own session; end and reap it on leaving."""
         with _memory_files(program) as files:
+            # Secrets travel in sealed memory files: no argument list, environment or disk shows them.
             argv = [word.format_map(files) if files else word for word in program.argv]
             try:
                 process = await anyio.open_process(
@@ -76,6 +77,8 @@ class SystemProcesses:
                     stdout=subprocess.PIPE,
                     stderr=subprocess.STDOUT,
                     env=ENVIRONMENT | dict(program.environment),
+                    # A session of its own: a signal to our process group must not end children before their
+                    # turn.
                     start_new_session=True,
                     pass_fds=[int(Path(path).name) for path in files.values()],
                     user=program.uid,
@@ -127,6 +130,7 @@ def _memory_files(program: Program) -> Iterator[dict[str, str]]:
             descriptor = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
             stack.callback(os.close, descriptor)
             os.write(descriptor, content)
+            # Sealed, so that a child of another user can read but never change it.
             fcntl(descriptor, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW | F_SEAL_WRITE)
             paths[name] = f"/proc/self/fd/{descriptor}"
         yield paths
@@ -139,6 +143,8 @@ async def _end_process(process: Process) -> None:
             _signal(process, signal.SIGTERM)
             await process.wait()
     if process.returncode is None:
+        # A hung child may not keep the stop from ending: 1.5 s here, within 3 s for each undo and 10 s in
+        # compose.yaml.
         _signal(process, signal.SIGKILL)
     await process.aclose()
 
@@ -183,6 +189,7 @@ async def supervise(
                 code = await child.wait()
         except OSError as error:  # no memory or no process left: that passes
             return ready, f"{program.name} does not run: {error.strerror or error}"
+        # Restarting would not help: the configuration is ours, so this is a bug.
         if code in CONFIGURATION_FAULTS and not ready:
             raise DefectError(f"{program.name} refuses its configuration (exit code {code})")
         how = f"ended by signal {-code}" if code < 0 else f"ended with exit code {code}"

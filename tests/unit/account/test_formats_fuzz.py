@@ -127,7 +127,7 @@ def lines() -> Iterator[Lines]:
 
 @pytest.mark.timeout(600)
 def test_a_07_a_08_ten_thousand_broken_answers(box: Answered, lines: Lines, record: Record) -> None:
-    """9.4-19. Each is a first start; where an answer may be asked for again, the second is whole."""
+    """Each is a first start; where an answer may be asked for again, the second is whole."""
     tally, again = Tally(), 0
 
     async def run() -> None:

@@ -35,7 +35,7 @@ def methods(box: Box) -> list[tuple[str, str]]:
 
 @pytest.mark.parametrize("kind", ["limited", "unlimited"])
 async def test_bound_right_after_registration_in_three_calls(box: Box, kind: str) -> None:
-    """Three are a budget's whole minute (warp-api 1.10)."""
+    """Three are a budget's whole minute."""
     box.site.licences[KEY] = kind
     account = await box.start()
     assert (account.kind, account.license_key) == ("plus", KEY)
@@ -80,7 +80,7 @@ async def test_room_is_found_at_the_next_start(box: Box) -> None:
 
 
 async def test_a_new_device_waits_once_for_its_licence(box: Box) -> None:
-    """Once it has connected as a free one it would stay that (warp-api 3)."""
+    """Once it has connected as a free one it would stay that."""
     box.site.faults.append(Fault(httpx.Response(429), method="PUT"))
     await box.ready()
     assert box.clock.slept and all(60 <= pause <= 120 for pause in box.clock.slept)

@@ -62,7 +62,6 @@ FAULTS: dict[str, Fault] = {
 @pytest.mark.anyio
 @pytest.mark.parametrize("fault", FAULTS)
 async def test_a_02_what_passes_is_waited_for(box: Box, fault: str) -> None:
-    """9.4-06."""
     box.site.faults.append(FAULTS[fault])
     account = await box.start()
     assert len(box.site.calls) == 2
@@ -86,7 +85,7 @@ async def test_waits_grow_and_spare_an_api_that_refuses_for_an_hour(box: Box) ->
 
 @pytest.mark.anyio
 async def test_three_times_too_many_then_whole(box: Box) -> None:
-    """9.4-03: four calls, each wait at least what was asked for, and the bound they are drawn from grows."""
+    """Four calls, each wait at least what was asked for, and the bound they are drawn from grows."""
     for after in ("70", "200", "700"):
         box.site.faults.append(Fault(httpx.Response(429, headers={"Retry-After": after})))
     await box.start()
