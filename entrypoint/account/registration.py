@@ -220,7 +220,7 @@ class Registrar:
         return await self._judge(device, access)
 
     async def _judge(self, device: JsonValue, access: Access) -> Account:
-        """Return the account if it can be used here; what the API can correct, it gets one call to correct."""
+        """Return the account if it can be used here; what the API can correct, one call lets it."""
         key = self.pending.private_key
         try:
             if uses_masque(device):
