@@ -153,10 +153,12 @@ def _link(given: argparse.Namespace) -> None:
 def _explain(given: argparse.Namespace) -> None:
     import anyio
 
-    from entrypoint.commands.explain import explain_live
+    from entrypoint import desired
+    from entrypoint.commands.explain import Explanation, Firewall, explain_live
     from entrypoint.linux import state_dir
     from entrypoint.linux.kernel_objects import SSSERVER_UID, Flow
     from entrypoint.linux.netlink import SystemNetlink
+    from entrypoint.linux.nft import SystemNft
     from entrypoint.linux.state_dir import NETWORK_FILE
     from entrypoint.routing.plan import OurIds, decode
     from entrypoint.settings import load
@@ -177,8 +179,16 @@ def _explain(given: argparse.Namespace) -> None:
     if given.ssserver:
         bound = None if settings.tunnel.direct else numbers.device
         flow = replace(flow, device=bound, uid=SSSERVER_UID)
+
+    async def ask() -> Explanation:
+        loaded = bool(await SystemNft().listing("inet", "ss_warp"))
+        # In the host's network and in proxy mode the firewall leaves other traffic alone.
+        own = not desired.on_host(settings) and desired.route_mode(settings) == "full"
+        firewall = Firewall(loaded and own, settings.tunnel.direct)
+        return await explain_live(SystemNetlink(), numbers, flow, firewall)
+
     try:
-        said = anyio.run(explain_live, SystemNetlink(), numbers, flow)
+        said = anyio.run(ask)
     except OSError as error:
         raise PlatformError(f"cannot read the routes: {error.strerror}") from error
     print(json.dumps(said.as_json(), indent=1) if given.json else said.as_text())

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
+from entrypoint.addresses import Family
+from entrypoint.errors import UsageError
 from entrypoint.linux.kernel_objects import SSSERVER_UID, Flow, Snapshot
 from entrypoint.linux.world import Netlink
 from entrypoint.routing.lookup import RouteDecision, decide_route
@@ -64,17 +66,38 @@ class Explanation:
         return f"{start}to {flow.destination}{port}{marked}{whose}{bound}"
 
 
-def explain(snapshot: Snapshot, numbers: OurIds, flow: Flow) -> Explanation:
+@dataclass(frozen=True, slots=True)
+class Firewall:
+    """What the kill switch does to packets that no rule of ours takes.
+
+    `closed`: it rejects them, but for the family `direct`, which bypasses the tunnel by setting.
+    """
+
+    closed: bool = False
+    direct: Family | None = None
+
+
+def explain(snapshot: Snapshot, numbers: OurIds, flow: Flow, firewall: Firewall = Firewall()) -> Explanation:
     way = decide_route(snapshot, flow)
     if way is None:
         return Explanation(flow, None, "rejected: no route to it", "no rule leads to a table with a route")
-    what, why = _reason(way, numbers, flow)
+    what, why = _reason(way, numbers, flow, firewall)
     return Explanation(flow, way, what, why)
 
 
-async def explain_live(netlink: Netlink, numbers: OurIds, flow: Flow) -> Explanation:
-    """Explain the packet and compare with the kernel's own route lookup. Raises OSError."""
-    said = explain(await netlink.snapshot(whole=True), numbers, flow)
+async def explain_live(
+    netlink: Netlink, numbers: OurIds, flow: Flow, firewall: Firewall = Firewall()
+) -> Explanation:
+    """Explain the packet and compare with the kernel's own route lookup.
+
+    Raises OSError, UsageError for a source that is no address of this machine.
+    """
+    snapshot = await netlink.snapshot(whole=True)
+    if flow.source and flow.source not in {one.address.ip for one in snapshot.addresses}:
+        raise UsageError(
+            f"{flow.source} is not an address of this machine", "leave FROM out, or see: ip address"
+        )
+    said = explain(snapshot, numbers, flow, firewall)
     if said.way and said.way.rule.table == LOCAL_TABLE:
         return said  # the kernel says "lo" for local addresses, whichever device has them
     # The kernel has the last word: a rule that this program does not understand must show.
@@ -84,7 +107,7 @@ async def explain_live(netlink: Netlink, numbers: OurIds, flow: Flow) -> Explana
     return replace(said, contradicted=f"by {truth}" if truth else "rejected")
 
 
-def _reason(way: RouteDecision, numbers: OurIds, flow: Flow) -> tuple[str, str]:
+def _reason(way: RouteDecision, numbers: OurIds, flow: Flow, firewall: Firewall) -> tuple[str, str]:
     """Return what happens to the packet, and why."""
     leaves, rule = f"leaves by {way.device}", f"rule {way.rule.priority}"
     table, device = way.rule.table, way.device
@@ -123,6 +146,13 @@ def _reason(way: RouteDecision, numbers: OurIds, flow: Flow) -> tuple[str, str]:
         ),
     }
     other = (leaves, "none of ss-warp's rules matches it")
+    if flow.destination.version == firewall.direct:
+        other = (f"{leaves}, outside the tunnel", f"DIRECT_IP_VERSION={firewall.direct} bypasses the tunnel")
+    elif firewall.closed and device != "lo":
+        other = (
+            f"rejected by the kill switch; the route is by {device}",
+            "none of ss-warp's rules matches it, and the firewall is closed",
+        )
     what, why = reasons.get(way.rule.priority, other)
     return what, f"{rule}: {why}"
 

@@ -5,10 +5,11 @@ is the table in the documentation.
 """
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from entrypoint.errors import SettingsError
-from entrypoint.settings.checks import CHECKS
+from entrypoint.settings.checks import CHECKS, advice
 from entrypoint.settings.environment import gather
 from entrypoint.settings.values import clip
 from entrypoint.settings.variables import GROUPS, VARIABLES, Settings, Variable, declared
@@ -32,13 +33,13 @@ def load(environ: Mapping[str, str]) -> Settings:
         for name, group in GROUPS.items()
     }
     texts = {name: text for name, text in given.texts.items() if not VARIABLES[name].secret}
-    settings = Settings(**groups, texts=texts, warnings=tuple(given.warnings))
+    settings = Settings(**groups, texts=texts, warnings=())
     for names, check in CHECKS:
         if given.bad.isdisjoint(names):
             given.problems.extend(check(settings))
     if given.problems:
         raise SettingsError(given.problems)
-    return settings
+    return replace(settings, warnings=(*given.warnings, *advice(settings)))
 
 
 def _problem(variable: Variable, error: ValueError, text: str) -> str:

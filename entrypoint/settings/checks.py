@@ -83,6 +83,22 @@ def _team(settings: Settings) -> Iterator[str]:
         yield "WARP_LICENSE_KEY: a Zero Trust account takes no licence; keep one of the two"
 
 
+def advice(settings: Settings) -> Iterator[str]:
+    """Yield warnings for valid settings that do not do what they seem to."""
+    if direct := settings.tunnel.direct:
+        yield f"DIRECT_IP_VERSION={direct}: IPv{direct} bypasses the tunnel, with this server's own address"
+    served = settings.health.server_address
+    opened = any(
+        ports.transport == "tcp" and ports.first <= served.port <= ports.last
+        for ports in settings.firewall.input_ports
+    )
+    if not served.address.is_loopback and settings.routing.network == "own" and not opened:
+        yield (
+            f"HEALTH_SERVER_ADDRESS={served}: the firewall blocks it for others; "
+            f"to open it, add {served.port}/tcp to FIREWALL_INPUT_PORTS"
+        )
+
+
 CHECKS: tuple[tuple[tuple[str, ...], Callable[[Settings], Iterator[str]]], ...] = (
     (("SHADOWSOCKS_METHOD", "SHADOWSOCKS_PASSWORD"), _password),
     (("SHADOWSOCKS_METHOD", "SHADOWSOCKS_USERS"), _users),

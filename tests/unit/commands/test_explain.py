@@ -5,7 +5,8 @@ from ipaddress import ip_address, ip_interface, ip_network
 import pytest
 
 from entrypoint.addresses import Ports
-from entrypoint.commands.explain import explain, explain_live
+from entrypoint.commands.explain import Firewall, explain, explain_live
+from entrypoint.errors import UsageError
 from entrypoint.linux.kernel_objects import MAIN_TABLE, Flow, Route, Rule
 from entrypoint.routing.plan import OurIds, RouteMode, network_plan
 from entrypoint.routing.reconcile import converge
@@ -89,6 +90,27 @@ async def test_without_any_route_it_is_refused() -> None:
     said = explain(await FakeNetlink().snapshot(), NUMBERS, Flow(WORLD4))
     assert said.way is None
     assert said.as_text().startswith("to 1.1.1.1: rejected: no route to it.")
+
+
+@pytest.mark.parametrize(
+    ("firewall", "what", "why"),
+    [
+        (Firewall(closed=True), "rejected by the kill switch", "firewall is closed"),
+        (Firewall(closed=True, direct=4), "leaves by eth0, outside the tunnel", "DIRECT_IP_VERSION=4"),
+        (Firewall(closed=True, direct=6), "rejected by the kill switch", "firewall is closed"),
+        (Firewall(), "leaves by eth0", "none of ss-warp's rules"),
+    ],
+)
+async def test_the_firewall_has_a_word(firewall: Firewall, what: str, why: str) -> None:
+    """While it registers there are no rules yet: it looked like a leak that is not there."""
+    said = explain(await FakeNetlink.container().snapshot(), NUMBERS, Flow(WORLD4), firewall)
+    assert said.what.startswith(what)
+    assert why in said.why
+
+
+async def test_a_source_that_is_not_ours_is_said() -> None:
+    with pytest.raises(UsageError, match=r"10\.0\.0\.1 is not an address of this machine"):
+        await explain_live(await planned("full"), NUMBERS, Flow(WORLD4, ip_address("10.0.0.1")))
 
 
 async def test_the_same_as_an_object() -> None:

@@ -69,3 +69,25 @@ def test_all_problems_are_told_at_once() -> None:
 def test_a_password_is_not_judged_by_a_method_that_cannot_be_read() -> None:
     (line,) = problems(SHADOWSOCKS_METHOD="aes", SHADOWSOCKS_PASSWORD="long enough for 2017")
     assert line.startswith("SHADOWSOCKS_METHOD")
+
+
+@pytest.mark.parametrize(
+    ("environ", "part"),
+    [
+        ({"WARP_IP_VERSION": "4", "DIRECT_IP_VERSION": "6"}, "IPv6 bypasses the tunnel"),
+        ({"NETWORK": "own", "HEALTH_SERVER_ADDRESS": ":9999"}, "FIREWALL_INPUT_PORTS"),
+        (
+            {"NETWORK": "own", "HEALTH_SERVER_ADDRESS": ":9999", "FIREWALL_INPUT_PORTS": "9000-9999/udp"},
+            "FIREWALL_INPUT_PORTS",
+        ),
+    ],
+)
+def test_valid_settings_that_surprise_are_warned_of(environ: dict[str, str], part: str) -> None:
+    (warning,) = load(environ).warnings
+    assert part in warning
+
+
+def test_an_opened_address_needs_no_warning() -> None:
+    opened = {"NETWORK": "own", "HEALTH_SERVER_ADDRESS": ":9999", "FIREWALL_INPUT_PORTS": "9000-9999/tcp"}
+    assert not load(opened).warnings
+    assert not load({"NETWORK": "host", "HEALTH_SERVER_ADDRESS": ":9999"}).warnings
