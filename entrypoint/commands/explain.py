@@ -68,7 +68,7 @@ class Explanation:
 
 @dataclass(frozen=True, slots=True)
 class Firewall:
-    """What the kill switch does to packets that no rule of ours takes.
+    """What the kill switch does to packets that none of our rules takes.
 
     `closed`: it rejects them, but for the family `direct`, which bypasses the tunnel by setting.
     """
