@@ -21,7 +21,7 @@ from entrypoint.log import hide
 from entrypoint.routing.uplinks import Uplinks
 from entrypoint.settings import Settings
 from entrypoint.status.board import Run
-from entrypoint.status.states import Event, State
+from entrypoint.status.states import OUTAGE, Event, State
 
 LICENCE_RECHECK: Final = 120.0
 """Seconds after connecting until a WARP+ licence is checked: a restart loop must not ask each time."""
@@ -96,7 +96,7 @@ class AccountUpkeep:
             waiting=self._show_wait,
         )
         hide(*kept.secrets)
-        self._board.account(kept.account.kind)
+        self._board.show_account(kept.account.kind)
         self._board.move(Event.ACCOUNT_READY)
         return kept
 
@@ -121,7 +121,7 @@ class AccountUpkeep:
             except Error as error:
                 log.warning("cannot check the account: %s", error)
                 continue
-            if why is None or self._board.status.state is not State.HEALING:
+            if why is None or self._board.status.state not in OUTAGE:
                 continue  # unchanged, or the tunnel has answered meanwhile: the next start is early enough
             if why:
                 self._board.move(Event.ACCOUNT_GONE, why, logging.WARNING)
@@ -131,7 +131,7 @@ class AccountUpkeep:
         """Check once, some time after connecting, whether a WARP+ licence is still honoured."""
         await self._clock.sleep(LICENCE_RECHECK)
         kept = await lifecycle.check_licence(self._path, kept, self._wishes.license_key, self._api)
-        self._board.account(kept.account.kind)
+        self._board.show_account(kept.account.kind)
 
     async def unregister_on_exit(self, limit: float = UNREGISTER_TIMEOUT) -> None:
         """Unregister the device if the setting or a command wants that; takes at most `limit` seconds."""
