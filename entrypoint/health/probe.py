@@ -359,6 +359,6 @@ class _Round:
         await self.first.wait()
         if self.end != "linger":
             await anyio.sleep_forever()
-        gates = HTTPS_GAP * (len(self.probe.urls()) - 1) if self.thorough else 0
+        gates = HTTPS_GAP * len(self.probe.urls()) if self.thorough else 0
         await self.clock.sleep(max(LINGER, 4 * (self.clock.monotonic() - begun)) + gates)
         self.scope.cancel()
