@@ -265,6 +265,8 @@ class DesiredState:
             trace_urls=self.settings.health.trace_urls,
             ca_file=self.settings.health.ca_file,
             interval=self.settings.health.interval,
+            strict_clock=self.settings.shadowsocks.on
+            and self.settings.shadowsocks.method.name.startswith("2022-"),
         )
 
 

@@ -59,15 +59,26 @@ def moved(before: Uplinks, now: Uplinks) -> bool:
 class NetworkWatch:
     """The current uplinks; `reconcile` brings kernel and firewall in line with them."""
 
-    def __init__(self, wanted: DesiredState, world: World, switch: KillSwitch, found: Uplinks) -> None:
+    def __init__(
+        self,
+        wanted: DesiredState,
+        world: World,
+        switch: KillSwitch,
+        found: Uplinks,
+        triggers: Triggers | None = None,
+    ) -> None:
         self.uplinks = found
-        self.triggers = Triggers()
+        self.triggers = triggers or Triggers()
         self.device_generation = 0
         """How often the device was recreated: sockets bound to an older one are dead."""
         self._index: int | None = None
         self._wanted, self._world, self._switch = wanted, world, switch
         self._lock = anyio.Lock()
         self._changed = anyio.Event()
+
+    def adopt(self, wanted: DesiredState) -> None:
+        """Keep this state from now on."""
+        self._wanted = wanted
 
     async def reconcile(self) -> Converged:
         """Restore what is missing, and follow what is new. Raises OSError."""
@@ -80,7 +91,7 @@ class NetworkWatch:
             # Once: its own changes are events, so another look follows; listing is most of the cost.
             done = await reconcile_once(self._wanted.plan(self.uplinks), self._world.netlink, snapshot)
             if done.missing:
-                self.triggers.suspect(Trigger.GONE)
+                self.triggers.fire(Trigger.GONE)
             self._compare_device(snapshot)
             return done
 
@@ -103,7 +114,7 @@ class NetworkWatch:
         self.say_occupied(found, before)
         if moved(before, found):
             log.info("uplink changed: %s", ", ".join(map(str, found.addresses)) or "no address")
-            self.triggers.suspect(Trigger.UPLINK)
+            self.triggers.fire(Trigger.UPLINK)
 
     def say_occupied(self, found: Uplinks, before: Uplinks | None = None) -> None:
         """Say once that the tunnel's address is taken here, and what that means."""

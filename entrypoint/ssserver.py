@@ -37,10 +37,9 @@ async def keep_running(
     *,
     task_status: TaskStatus[None] = anyio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Keep ssserver running on the uplinks' addresses.
+    """Keep ssserver running on the uplinks' addresses; restart it for new addresses, and if it hangs.
 
-    Restart it for a new address or device, and when it hangs.
-    Reports as started when everything listens for the first time.
+    Reports started when every listener is up for the first time.
     """
     settings = run.settings.shadowsocks
     if not on_host(run.settings):
@@ -96,15 +95,15 @@ async def _run_once(
     watch: NetworkWatch,
     ready: Callable[[], None],
 ) -> None:
-    """Keep ssserver running; end this `life` of it when it hangs."""
+    """Keep ssserver running on these addresses; cancel `life` when it hangs."""
     up: set[Listening] = set()
     said = 0
     expected = len(inbound.addresses) * (2 if inbound.udp else 1)
     names = tuple(user.name for user in inbound.credentials.users)
     own = (*watch.uplinks.addresses, *(one.ip for one in state.account.addresses))
 
-    def tell(serves: bool) -> None:
-        run.board.serving(str(inbound.credentials.method), names, up if serves else ())
+    def show(serves: bool) -> None:
+        run.board.show_listeners(str(inbound.credentials.method), names, up if serves else ())
 
     def on_line(line: str) -> bool:
         nonlocal said
@@ -114,17 +113,19 @@ async def _run_once(
         if new := parse_listening(line):
             up.add(new)
             if len(up) == expected:
-                tell(True)
-                log.info("Shadowsocks listens on %s", ", ".join(sorted(map(str, up))))
+                show(True)
+                log.info("Shadowsocks is listening on %s", ", ".join(sorted(map(str, up))))
                 ready()
         return len(up) == expected
 
     async def on_end(sentence: str) -> None:
         up.clear()
-        tell(False)
+        show(False)
         log.warning("%s", sentence)
+        if not set(inbound.addresses) <= set(watch.uplinks.listening):
+            life.cancel()  # it could not bind an address that is gone
 
-    async def ask() -> bool | None:
+    async def probe() -> bool | None:
         there = [address for address in inbound.addresses if address in watch.uplinks.listening]
         if not there or len(up) < expected:
             return None
@@ -137,14 +138,17 @@ async def _run_once(
         uid=SSSERVER_UID,
         files={
             "config": server_config(
-                inbound, device=state.outbound_device, dns=state.probe(watch.uplinks).dns
+                inbound,
+                device=state.outbound_device,
+                dns=state.probe(watch.uplinks).dns,
+                ipv6_first=run.settings.shadowsocks.ipv6_first,
             ),
             "acl": acl(own, run.settings.shadowsocks.allowed_cidrs),
         },
     )
 
     async def end_when_hung() -> None:
-        await wait_until_hung(ask, lambda: said, tell, run.world.clock, run.settings.health.interval)
+        await wait_until_hung(probe, lambda: said, show, run.world.clock, run.settings.health.interval)
         life.cancel()
 
     async with anyio.create_task_group() as tasks:
@@ -153,51 +157,52 @@ async def _run_once(
 
 
 REACTION_TIMEOUT = 1.5
-"""Seconds that it gets for a reaction."""
+"""Seconds that ssserver gets to react to a connection."""
 
 RETRY_PAUSE = 0.5
-"""Seconds between two questions when one had no answer."""
+"""Seconds until the next probe after a failed one."""
 
 MISSED = 2
-"""Questions in a row without an answer after which it is said not to serve."""
+"""Consecutive failed probes before ssserver is reported as not serving."""
 
 HUNG = 20
-"""... after which, without a line printed either, it is ended: 40 s. Who was only stopped for half a minute
-goes on, and who has no file descriptor left says so, and keeps the connections that it has."""
+"""Consecutive failed probes (40 s) before a server that also prints nothing is restarted.
+
+One that was only paused for half a minute goes on; one out of file descriptors says so, and keeps its
+connections."""
 
 log = logging.getLogger("ss-warp")
 
 
 async def wait_until_hung(
-    ask: Callable[[], Awaitable[bool | None]],
-    said: Callable[[], int],
-    tell: Callable[[bool], None],
+    probe: Callable[[], Awaitable[bool | None]],
+    printed: Callable[[], int],
+    show: Callable[[bool], None],
     clock: Clock,
     interval: float,
 ) -> None:
-    """Ask every `interval` seconds; return when it hangs.
+    """Probe every `interval` seconds; return when ssserver hangs.
 
-    `ask` answers None when there is nobody to ask; `said` is how many lines were printed so far; `tell` is
-    told whether it serves. Silence counts for nothing before the first answer: a firewall of the host's
-    may be in the way.
+    `probe` returns None while nothing listens; `printed` counts the lines printed so far; `show` gets whether
+    it serves. Failures before the first success count for nothing: a host firewall may block the probe.
     """
     answer: bool | None = None
-    proven, missed, silent, heard = False, 0, 0, said()
+    proven, missed, silent, heard = False, 0, 0, printed()
     while silent < HUNG:
         await clock.sleep(RETRY_PAUSE if answer is None or missed else interval)
-        answer, before, heard = await ask(), heard, said()
+        answer, before, heard = await probe(), heard, printed()
         match answer:
             case None:
                 proven, missed, silent = False, 0, 0
             case True:
                 if missed >= MISSED:
-                    log.info("ssserver answers again")
-                    tell(True)
+                    log.info("ssserver reacts again")
+                    show(True)
                 proven, missed, silent = True, 0, 0
             case False if proven:
                 missed += 1
                 silent = silent + 1 if heard == before else 0
                 if missed == MISSED:
-                    log.warning("ssserver does not answer")
-                    tell(False)
-    log.warning("ssserver hangs: starting it again")
+                    log.warning("ssserver does not react to clients")
+                    show(False)
+    log.warning("ssserver hangs, restarting it")

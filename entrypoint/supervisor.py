@@ -1,8 +1,10 @@
 """The straight path: the only place that knows the order."""
 
 import logging
+import signal
 from contextlib import suppress
 from dataclasses import replace
+from typing import Final
 
 import anyio
 
@@ -10,10 +12,17 @@ from entrypoint import client_details, desired, ssserver
 from entrypoint.account.lifecycle import settle_key
 from entrypoint.account.store import exists
 from entrypoint.account.upkeep import AccountUpkeep, Rechecks, RenewedError
-from entrypoint.discovery import choose_public_host, resolve_endpoints
+from entrypoint.addresses import Endpoint
+from entrypoint.desired import DesiredState
+from entrypoint.discovery import choose_public_host, look_outside, resolve_again, resolve_endpoints
 from entrypoint.early.preflight import STOP
-from entrypoint.firewall.killswitch import kill_switch
-from entrypoint.health.monitor import HealthMonitor
+from entrypoint.firewall.killswitch import KillSwitch, kill_switch
+from entrypoint.health.diagnosis import Outside
+from entrypoint.health.explainer import explain_trouble
+from entrypoint.health.memory import ENDPOINTS_FILE, HealthMemory, order
+from entrypoint.health.monitor import HealthMonitor, SwitchEngineError
+from entrypoint.health.observer import Hooks
+from entrypoint.health.triggers import Trigger
 from entrypoint.linux import state_dir
 from entrypoint.linux.state_dir import ACCOUNT_FILE, NETWORK_FILE
 from entrypoint.linux.this_machine import open_world
@@ -27,28 +36,47 @@ from entrypoint.routing.uplinks import find_uplinks
 from entrypoint.settings import Settings, describe
 from entrypoint.status import server
 from entrypoint.status.board import Board, Run
+from entrypoint.status.webhook import post_changes
 from entrypoint.unwind import UnwindStack
-from entrypoint.wireguard.open import DEFAULT_PLACES, Places, check_available, open_device
+from entrypoint.wireguard.open import DEFAULT_PLACES, Engine, Places, check_available, open_device
+
+RECONNECT: Final = signal.SIGUSR1
+"""Sent by `ss-warp reconnect`."""
+
+COUNTER_INTERVAL: Final = 5.0
+"""Seconds between two reads of the peer's counters for the status."""
 
 log = logging.getLogger("ss-warp")
 
 
+# A stop fits into Docker's 10 s before SIGKILL: unregistering 3 s (account/upkeep.UNREGISTER_TIMEOUT), each
+# undo at most 3 s (unwind.UNDO_DEADLINE; together a tenth of a second on an idle machine), and each child
+# 1.5 s from SIGTERM to SIGKILL (linux/processes.GRACE): 7.5 s if one of each hangs, below 5 s otherwise.
+
+
 async def keep_up(run: Run, places: Places = DEFAULT_PLACES) -> None:
-    """Bring the tunnel up and keep it healthy until cancelled; start over when the account was replaced.
+    """Bring the tunnel up and keep it healthy until cancelled; start over with a new account or engine.
 
     Afterwards everything is as before, except that the kill switch stays closed in the own placement,
-    and on a host after a failure. Raises Error for what only a person can mend.
+    and on a host after a failure. Raises Error for what only a person can fix.
     """
-    renewed, rechecks = True, Rechecks()
-    while renewed:
-        renewed = False
+    memory, rechecks = HealthMemory.load(run.state_file(ENDPOINTS_FILE)), Rechecks()
+    engine = Engine(run.settings.tunnel.implementation)
+    again = True
+    while again:
+        again = False
         try:
-            await bring_up(run, places, rechecks)
+            await bring_up(run, places, memory, engine, rechecks)
         except* RenewedError:
-            renewed = True
+            again = True
+        except* SwitchEngineError:
+            engine.switch()
+            again = True
 
 
-async def bring_up(run: Run, places: Places, rechecks: Rechecks) -> None:
+async def bring_up(
+    run: Run, places: Places, memory: HealthMemory, engine: Engine, rechecks: Rechecks
+) -> None:
     """Bring the tunnel up and keep it healthy until cancelled; undo everything on the way out."""
     settings, world, board = run.settings, run.world, run.board
     on_host = desired.on_host(settings)
@@ -59,6 +87,7 @@ async def bring_up(run: Run, places: Places, rechecks: Rechecks) -> None:
 
         # 1. Look, change nothing: are we alone, able, and is there a way out?
         stack.enter_context(state_dir.lock(settings.account.state_dir))
+        board.expect(shadowsocks=settings.shadowsocks.on, state_directory=settings.account.state_dir)
         recorded, snapshot = state_dir.read(record), await list_all(world.netlink)
         ids = desired.choose_ids(settings, decode(recorded), snapshot)
         uplinks = find_uplinks(snapshot, ids.links, host=on_host)
@@ -67,7 +96,7 @@ async def bring_up(run: Run, places: Places, rechecks: Rechecks) -> None:
         listening = world.netlink.listening_ports()
         for sentence in desired.what_stays_cut_off(settings, snapshot):
             log.warning("%s", sentence)
-        await check_available(settings.tunnel.implementation, world.netlink, places)
+        await check_available(engine.choice, world.netlink, places)
 
         # 2. Record what is ours, then close the firewall; on a host only ssserver's traffic is blocked.
         await enter(
@@ -89,18 +118,20 @@ async def bring_up(run: Run, places: Places, rechecks: Rechecks) -> None:
         # 3. Outside the tunnel, through holes in the firewall: the account, and where its endpoints are.
         upkeep = AccountUpkeep(run, firewall, uplinks, rechecks)
         stack.push_async_callback(upkeep.unregister_on_exit)
-        kept = await upkeep.load_or_register()
+        stored = await upkeep.load_or_register()
         secrets = client_details.load_or_generate(settings)
         host = await choose_public_host(run, firewall, uplinks, detect=not secrets.shown)
-        endpoints = await resolve_endpoints(run, firewall, kept.account, uplinks)
-        state = desired.DesiredState(settings, ids, kept.account, endpoints, listening)
+        found = await resolve_endpoints(run, firewall, stored.account, uplinks)
+        endpoints = order(memory.known, found, world.clock.wall())
+        state = desired.DesiredState(settings, ids, stored.account, endpoints, listening)
         uplinks = state.look(snapshot)
         state.require_family(uplinks)
 
         # 4. The tunnel: the policy first, because wireguard-go greets its peer as soon as it is
         #    configured; then the device, then the rules and routes that lead into it.
         await firewall.set(state.policy(uplinks))
-        device = await enter(open_device(settings.tunnel.implementation, state.device(), world, log, places))
+        device = await enter(open_device(engine.choice, state.device(), world, log, places))
+        engine.running = device.implementation
         if device.implementation == "kernel":
             # The kernel has no place for reserved bytes: nftables writes them, from before wg0 is up.
             state = replace(state, engine=device.implementation)
@@ -109,14 +140,15 @@ async def bring_up(run: Run, places: Places, rechecks: Rechecks) -> None:
         await enter(apply(state.plan(uplinks), world.netlink))
         await require_unchanged_replies(world.netlink, replies)
         firewall.arm()
-        watch = NetworkWatch(state, world, firewall, uplinks)
+        watch = NetworkWatch(state, world, firewall, uplinks, run.triggers)
         watch.close_older()
         watch.say_occupied(uplinks)
-        board.device(device.implementation, endpoints[0], state.device().reserved)
+        board.show_device(device.implementation, endpoints[0], state.device().reserved)
         level = logging.INFO if first_start else logging.DEBUG
         log.log(level, "brought up %s (%s), routes and firewall", ids.device, device.implementation)
 
         # 5. Keep it healthy; serve once a request has been answered through it.
+        outside = OutsideView(run, firewall, watch, state)
         monitor = HealthMonitor(
             device=device,
             config=state.device(),
@@ -124,13 +156,13 @@ async def bring_up(run: Run, places: Places, rechecks: Rechecks) -> None:
             probe=state.probe(uplinks),
             world=world,
             observer=board,
-            restore=watch.reconcile,
-            doubt=upkeep.doubt,
-            log=log,
+            hooks=Hooks(watch.reconcile, upkeep.doubt, outside.look, outside.resolve),
             traffic=world.netlink.traffic,
+            memory=memory,
+            triggers=run.triggers,
             exit_on_fatal=settings.health.exit_on_fatal,
-            triggers=watch.triggers,
-            other_key=kept.next_private_key,
+            can_switch=await engine.can_switch(world, places),
+            other_key=stored.next_private_key,
         )
         async with anyio.create_task_group() as tasks:
             for task in (
@@ -140,29 +172,65 @@ async def bring_up(run: Run, places: Places, rechecks: Rechecks) -> None:
                 upkeep.recheck_when_doubted,
             ):
                 tasks.start_soon(task)
-            tasks.start_soon(_show_counters, monitor, board, settings.health.interval)
+            tasks.start_soon(explain_trouble, monitor)
+            tasks.start_soon(_show_counters, monitor, board)
+            tasks.start_soon(post_changes, run, firewall, ids.device)
             await monitor.connect()
-            kept = settle_key(run.state_file(ACCOUNT_FILE), kept, monitor.config.private_key)
+            stored = settle_key(run.state_file(ACCOUNT_FILE), stored, monitor.config.private_key)
             monitor.other_key = None
-            tasks.start_soon(upkeep.recheck_licence, kept)
+            tasks.start_soon(upkeep.recheck_licence, stored)
             tasks.start_soon(monitor.run)
+            tasks.start_soon(_reconnect_regularly, run)
             if settings.shadowsocks.on:
                 await tasks.start(ssserver.keep_running, run, state, secrets, watch)
                 if not secrets.shown:
                     client_details.show(host, settings, secrets.credentials)
 
 
-async def _show_counters(monitor: HealthMonitor, board: Board, interval: float) -> None:
+class OutsideView:
+    """What the monitor looks for outside the tunnel during an outage."""
+
+    def __init__(self, run: Run, firewall: KillSwitch, watch: NetworkWatch, state: DesiredState) -> None:
+        self._run, self._firewall, self._watch, self._state = run, firewall, watch, state
+        self._looks = 0
+
+    async def look(self, endpoint: Endpoint) -> Outside:
+        """Find out what is reached without the tunnel; from the second look on also what time it is."""
+        self._looks += 1
+        return await look_outside(
+            self._run, self._firewall, self._watch.uplinks, endpoint, web=self._looks > 1
+        )
+
+    async def resolve(self) -> tuple[Endpoint, ...]:
+        """Resolve the endpoints' names again, and let packets to new addresses out."""
+        uplinks = self._watch.uplinks
+        found = await resolve_again(self._run, self._firewall, self._state.account, uplinks)
+        fresh = tuple(one for one in found if one not in self._state.endpoints)
+        if fresh:
+            self._state = replace(self._state, endpoints=(*self._state.endpoints, *fresh))
+            self._watch.adopt(self._state)
+            await self._firewall.set(self._state.policy(uplinks))
+        return fresh
+
+
+async def _show_counters(monitor: HealthMonitor, board: Board) -> None:
     """Keep endpoint and counters on the board current."""
     while True:
-        await monitor.clock.sleep(interval)
-        board.device(monitor.device.implementation, monitor.config.endpoint, monitor.config.reserved)
+        board.show_device(monitor.device.implementation, monitor.config.endpoint, monitor.config.reserved)
         with suppress(OSError):
-            board.counted(await monitor.device.stats())
+            board.count(await monitor.device.stats())
+        await monitor.clock.sleep(COUNTER_INTERVAL)
+
+
+async def _reconnect_regularly(run: Run) -> None:
+    """Take a new exit every HEALTH_RECONNECT_EVERY."""
+    while (pause := run.settings.health.reconnect_every) is not None:
+        await run.world.clock.sleep(pause)
+        run.triggers.fire(Trigger.RECONNECT)
 
 
 def serve(settings: Settings) -> int:
-    """Run the chain until a signal asks for its end; return 0. Raises what ended it, all undone."""
+    """Run until a signal stops it; return 0. Raises what ended it, with everything undone."""
     configure(settings.logs.level, settings.logs.format)
     log = logging.getLogger("ss-warp")
     for line in banner():
@@ -179,16 +247,20 @@ def serve(settings: Settings) -> int:
 
 
 async def run_until_signal(run: Run) -> None:
-    """Run health server and chain; return when one of STOP has come and all is undone."""
+    """Run health server and tunnel; return after one of STOP, when everything is undone."""
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(_cancel_on_signal, tasks.cancel_scope, run.board)
+        tasks.start_soon(_obey_signals, tasks.cancel_scope, run)
         await tasks.start(server.serve, run.settings.health.server_address, run.board)
         await keep_up(run)
         tasks.cancel_scope.cancel()
 
 
-async def _cancel_on_signal(scope: anyio.CancelScope, board: Board) -> None:
-    with anyio.open_signal_receiver(*STOP) as signals:
-        async for _ in signals:
-            board.stopping()
+async def _obey_signals(scope: anyio.CancelScope, run: Run) -> None:
+    """Take a new exit on RECONNECT, end on STOP."""
+    with anyio.open_signal_receiver(*STOP, RECONNECT) as signals:
+        async for received in signals:
+            if received == RECONNECT:
+                run.triggers.fire(Trigger.RECONNECT)
+                continue
+            run.board.show_stop()
             scope.cancel()

@@ -50,7 +50,9 @@ class Inbound:
     udp: bool = True
 
 
-def server_config(inbound: Inbound, *, device: str | None, dns: Sequence[Address]) -> bytes:
+def server_config(
+    inbound: Inbound, *, device: str | None, dns: Sequence[Address], ipv6_first: bool = False
+) -> bytes:
     """Return ssserver's configuration file, bound to `device` if given, resolving names at `dns`.
 
     Raises ValueError for a wildcard address, whose UDP replies would leave with another source, and for
@@ -77,6 +79,7 @@ def server_config(inbound: Inbound, *, device: str | None, dns: Sequence[Address
             "outbound_udp_allow_fragmentation": True,
             "inbound_udp_allow_fragmentation": True,
             "dns": ",".join(map(str, dns)),
+            "ipv6_first": ipv6_first,
             "timeout": HANDSHAKE_TIMEOUT,
             "udp_timeout": UDP_TIMEOUT,
             # Without a limit one client can exhaust the file descriptors.

@@ -21,7 +21,7 @@ from entrypoint.log import hide
 from entrypoint.routing.uplinks import Uplinks
 from entrypoint.settings import Settings
 from entrypoint.status.board import Run
-from entrypoint.status.states import Event, State
+from entrypoint.status.states import OUTAGE, Event, State
 
 LICENCE_RECHECK: Final = 120.0
 """Seconds after connecting until a WARP+ licence is checked: a restart loop must not ask each time."""
@@ -109,7 +109,7 @@ class AccountUpkeep:
             waiting=self._show_wait,
         )
         hide(*stored.secrets)
-        self._board.account(stored.account.kind)
+        self._board.show_account(stored.account.kind)
         self._board.move(Event.ACCOUNT_READY)
         return stored
 
@@ -151,7 +151,7 @@ class AccountUpkeep:
                 await self._clock.sleep(shown.again * random.uniform(1, 2))  # noqa: S311
 
     def _in_doubt(self) -> bool:
-        return self._board.status.state is State.HEALING
+        return self._board.status.state in OUTAGE
 
     async def _recheck(self) -> replacement.Recheck:
         return await replacement.recheck(
@@ -168,7 +168,7 @@ class AccountUpkeep:
         """Check once, some time after connecting, whether a WARP+ licence is still honoured."""
         await self._clock.sleep(LICENCE_RECHECK)
         stored = await lifecycle.check_licence(self._path, stored, self._wishes.license_key, self._api)
-        self._board.account(stored.account.kind)
+        self._board.show_account(stored.account.kind)
 
     async def unregister_on_exit(self, limit: float = UNREGISTER_TIMEOUT) -> None:
         """Unregister the device if the setting or a command wants that; takes at most `limit` seconds."""

@@ -1,15 +1,17 @@
-"""The ladder of repairs: which rung comes next, as a table. Pure."""
+"""The ladder of repairs: a table of rungs, and the rung to climb next. Pure."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 
 class Rung(Enum):
-    """One kind of repair; the value completes a sentence in the log."""
+    """A kind of repair; the value completes a sentence in the log."""
 
     REPLACE_PEER = "replacing the peer"
     NEXT_ENDPOINT = "trying the next endpoint"
+    NEW_PORT = "changing the source port"
     RECREATE = "recreating the interface"
+    SWITCH_ENGINE = "trying the other WireGuard implementation"
     ASK_API = "asking the API about the account"
 
 
@@ -33,20 +35,22 @@ class Row:
 LADDER = (  # one round
     Row(Rung.REPLACE_PEER, 1, 0, 1, 5, "an edge that lost the session; WireGuard alone needs 15 s"),
     Row(Rung.NEXT_ENDPOINT, 3, 2, 10, 30, "a blocked port or a dead edge; no wandering for a short outage"),
+    Row(Rung.NEW_PORT, 1, 8, 1, 20, "a NAT or filter on the way that dropped this flow for good"),
     Row(Rung.RECREATE, 1, 30, 1, 300, "an engine that hangs; seldom: sockets bound to the interface die"),
 )
 
 ROUNDS = 3
-"""Rounds of the ladder without an answer until the account itself is doubted."""
-ASK_API = Row(
-    Rung.ASK_API, 1, 0, 1, 600, "a device that was deleted, or moved; else the API is left in peace"
-)
+"""Rounds of the ladder without an answer before the account itself is doubted."""
 
+ASK_API = Row(Rung.ASK_API, 1, 0, 1, 600, "a device that was deleted or moved; the API is asked rarely")
+SWITCH_ENGINE = Row(
+    Rung.SWITCH_ENGINE, 1, 60, 1, 86400, "an engine that this kernel or NIC breaks; once a day"
+)
 INTERFACE_MISSING = Row(
-    Rung.RECREATE, 1, 0, 10, 50, "no interface; but somebody may be deleting it in a loop"
+    Rung.RECREATE, 1, 0, 10, 50, "no interface; but another program may delete it in a loop"
 )
 UPLINK_CHANGED = Row(
-    Rung.REPLACE_PEER, 1, 0, 10, 50, "another uplink address: wireguard-go keeps the old 15 s"
+    Rung.REPLACE_PEER, 1, 0, 10, 50, "another uplink address: wireguard-go keeps the old one 15 s"
 )
 
 
@@ -60,32 +64,53 @@ class Climb:
 
 @dataclass(frozen=True, slots=True)
 class Outage:
-    """What is known about the outage: `since` (Clock.monotonic), and what needs no guessing."""
+    """What is known about the outage that began at `since` (Clock.monotonic).
+
+    `jitter` is between 0 and 1, drawn once per outage: after an outage of the edge a whole fleet would ask
+    the API in the same second.
+    """
 
     since: float
     device_missing: bool = False
     uplink_changed: bool = False
     endpoints: int = 1
+    other_engine: bool = False
+    """Whether another WireGuard implementation is worth a try."""
+    jitter: float = 0.0
+
+    @property
+    def ask_after(self) -> float:
+        """Seconds that the outage lasts at least before the API is asked."""
+        return 60 * self.jitter
+
+    @property
+    def ask_every(self) -> float:
+        """Seconds between two calls of the API: 10 minutes ± 20 %."""
+        return ASK_API.seconds * (0.8 + 0.4 * self.jitter)
 
 
-def next_rung(history: tuple[Climb, ...], now: float, facts: Outage) -> Rung | None:
+def next_rung(history: tuple[Climb, ...], now: float, outage: Outage) -> Rung | None:
     """Return the rung to climb `now`; None while every rung that could help has to wait."""
-    if facts.device_missing:
+    age = now - outage.since
+    if outage.device_missing:
         return Rung.RECREATE if _allowed(INTERFACE_MISSING, history, now) else None
-    if facts.uplink_changed and _allowed(UPLINK_CHANGED, history, now):
+    if outage.uplink_changed and _allowed(UPLINK_CHANGED, history, now):
         return Rung.REPLACE_PEER
-    others = facts.endpoints - 1
+    if outage.other_engine and age >= SWITCH_ENGINE.after and _allowed(SWITCH_ENGINE, history, now):
+        return Rung.SWITCH_ENGINE
+    others = outage.endpoints - 1
     round_ = [
         row
         for row in LADDER
         for _ in range(min(row.times, others) if row.rung is Rung.NEXT_ENDPOINT else row.times)
     ]
-    climbed = sum(climb.at >= facts.since and climb.rung is not ASK_API.rung for climb in history)
-    if climbed >= ROUNDS * len(round_) and _allowed(ASK_API, history, now):
-        return ASK_API.rung
+    climbed = sum(climb.at >= outage.since and climb.rung is not Rung.ASK_API for climb in history)
+    ask = replace(ASK_API, seconds=outage.ask_every)
+    if climbed >= ROUNDS * len(round_) and age >= outage.ask_after and _allowed(ask, history, now):
+        return Rung.ASK_API
     for step in range(len(round_)):
         row = round_[(climbed + step) % len(round_)]
-        if now - facts.since >= row.after and _allowed(row, history, now):
+        if age >= row.after and _allowed(row, history, now):
             return row.rung
     return None
 
@@ -95,8 +120,8 @@ def _allowed(row: Row, history: tuple[Climb, ...], now: float) -> bool:
     return recent < row.burst
 
 
-def exhausted(history: tuple[Climb, ...], facts: Outage) -> bool:
+def is_exhausted(history: tuple[Climb, ...], outage: Outage) -> bool:
     """Return whether every rung that can be climbed has been, in this outage."""
-    climbed = {climb.rung for climb in history if climb.at >= facts.since}
-    possible = {row.rung for row in LADDER if row.rung is not Rung.NEXT_ENDPOINT or facts.endpoints > 1}
-    return climbed >= {*possible, ASK_API.rung}
+    climbed = {climb.rung for climb in history if climb.at >= outage.since}
+    possible = {row.rung for row in LADDER if row.rung is not Rung.NEXT_ENDPOINT or outage.endpoints > 1}
+    return climbed >= {*possible, Rung.ASK_API}

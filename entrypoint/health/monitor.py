@@ -1,72 +1,78 @@
-"""Who is told what became of the tunnel; the status board is one."""
+"""HealthMonitor: probe the tunnel in rounds, judge them, and repair the tunnel while it is silent."""
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Protocol, assert_never
+from typing import Final, assert_never
+
+import anyio
 
 from entrypoint.addresses import Endpoint, Family
 from entrypoint.errors import UnhealableError
-from entrypoint.health.ladder import Climb, Outage, Rung, exhausted, next_rung
-from entrypoint.health.probe import (
-    Alive,
-    Answers,
-    Inconclusive,
-    Probe,
-    ProbePath,
-    Silent,
-    Trace,
-    Verdict,
-    judge,
-    run_round,
-)
+from entrypoint.health import memory
+from entrypoint.health.diagnosis import Diagnosis, Outside
+from entrypoint.health.ladder import Climb, Outage, Rung, is_exhausted, next_rung
+from entrypoint.health.memory import HealthMemory
+from entrypoint.health.observer import Hooks, Observer
+from entrypoint.health.probe import Answers, End, HttpsGate, Probe, ProbePath, Trace, run_round
 from entrypoint.health.triggers import Trigger, Triggers, wait_for_trigger
+from entrypoint.health.verdict import (
+    TRACELESS,
+    Alive,
+    Blocked,
+    Degraded,
+    Foreign,
+    Silent,
+    Traced,
+    Verdict,
+    is_usable,
+    judge,
+)
 from entrypoint.linux.kernel_objects import DeviceConfig, Traffic
 from entrypoint.linux.world import Clock, World
 from entrypoint.wireguard.device import Device, Trouble
 
-if TYPE_CHECKING:
-    from entrypoint.health.ladder import Rung
-    from entrypoint.health.probe import Trace
+PROBE_TIMEOUT: Final = 1.2
+"""Seconds without an answer before a round is silent: three queries of each family."""
 
+TRACE_AFTER: Final = 0.6
+"""Seconds without a DNS answer before the trace pages are requested too."""
 
-class Observer(Protocol):
-    """Who is told; calls must not block."""
+SETTLE_TIMEOUTS: Final = (3.0, 1.5, 2.0, 3.0, 4.0)
+"""Seconds that a tunnel gets to answer: a new one, then after each repair of an outage; then SLOWEST_TIMEOUT.
 
-    def answered(self, trace: "Trace | None") -> None:
-        """Take note of an answer: a trace (its `ip` tells the family), or None for a DNS answer."""
+The second is short because a lost handshake is common under load, and WireGuard repeats it only after 5 s.
+"""
 
-    def silent(self, reason: str) -> None:
-        """Take note that the tunnel does not answer, or answers that it is not WARP."""
+SLOWEST_TIMEOUT: Final = 5.0
+"""Seconds that a slow tunnel gets at most."""
 
-    def healing(self, rung: "Rung") -> None:
-        """Take note that a rung is being climbed."""
-
-
-PROBE_TIMEOUT = 1.2
-"""Seconds without any answer before a round counts as silence: three queries of each family."""
-
-SETTLE_TIMEOUT = 3.0
-"""Seconds that a new tunnel, or a rung of the ladder, gets until it must answer."""
-
-SLOWEST_TIMEOUT = 5.0
-"""Seconds at most that a slow tunnel is waited for."""
-
-TRACE_EVERY = 300.0
+TRACE_EVERY: Final = 300.0
 """Seconds between two traces of a tunnel that answers."""
 
-HISTORY_LENGTH = 1000
-"""Climbs that are remembered, for the rate limits: more than there are in the longest of them."""
+TRACE_PAUSE: Final = 600.0
+"""Seconds at most between two traces while the trace pages do not load, or do not say WARP."""
+
+RECONNECT_PAUSE: Final = 5.0
+"""Seconds between two requested changes of the exit."""
+
+PORTS: Final = (20_000, 60_000)
+"""Range of the source ports that Rung.NEW_PORT draws from."""
+
+log = logging.getLogger("ss-warp")
+
+
+class SwitchEngineError(Exception):
+    """The supervisor should start over with the other WireGuard implementation."""
 
 
 @dataclass(slots=True)
 class HealthMonitor:
     """Watch one tunnel and repair it while it is silent.
 
-    `endpoints` are the candidates, `config.endpoint` among them is the one in use. `restore` puts back
-    what a recreated interface lacks; `doubt` is called when the account itself is suspected. Replacing
-    the peer alternates with `other_key`, if a key rotation has not been confirmed. Start `keep_device`
-    first, then call `connect`, then `run`.
+    `endpoints` are the candidates, `config.endpoint` among them is the one in use. Replacing the peer
+    alternates with `other_key` while a key rotation is unconfirmed. `can_switch`: another WireGuard
+    implementation may be tried. Start `keep_device` first, then call `connect`, then `run`.
     """
 
     device: Device
@@ -75,182 +81,306 @@ class HealthMonitor:
     probe: Probe
     world: World
     observer: Observer
-    restore: Callable[[], Awaitable[object]]
-    doubt: Callable[[], None]
-    log: logging.Logger
+    hooks: Hooks
     traffic: Callable[[str], Traffic | None]
-    exit_on_fatal: bool = False
+    memory: HealthMemory = field(default_factory=HealthMemory)
     triggers: Triggers = field(default_factory=Triggers)
+    exit_on_fatal: bool = False
+    can_switch: bool = False
     other_key: str | None = field(default=None, repr=False)
-    history: tuple[Climb, ...] = ()
-    broken: bool = False
+
+    verdict: Verdict | None = None
+    traced: Traced = field(default_factory=Traced)
+    cause: Diagnosis | None = None
+    outside: Outside = field(default_factory=Outside)
+    outage: Outage | None = None
     pace: float = 0.0
+    last_trip: float = 0.0
+    broken: bool = False
+    outage_wall: float = 0.0
+    _again: bool = False
+    _trace_due: float = float("-inf")
+    _bad_traces: int = 0
+    _missing: frozenset[Family] = frozenset()
+    _quiet: frozenset[Family] = frozenset()
+    _reconnected: float = float("-inf")
+    _gate: HttpsGate = field(init=False)
+    trouble: anyio.Event = field(default_factory=anyio.Event)
+
+    def __post_init__(self) -> None:
+        self._gate = HttpsGate(self.clock)
 
     @property
     def clock(self) -> Clock:
-        """Time."""
         return self.world.clock
 
-    async def keep_device(self) -> None:
-        """Keep the device's engine alive and turn what it reports into suspicions, for ever.
+    @property
+    def name(self) -> str:
+        return self.device.name
 
-        To be started before `connect`: the only owner of "start wireguard-go again".
-        """
+    async def keep_device(self) -> None:
+        """Keep the device's engine alive until cancelled, and turn its reports into triggers."""
 
         def report(trouble: Trouble) -> None:
             match trouble:
                 case "restarted":
-                    self.log.warning("%s: the WireGuard engine ended and was started again", self.device.name)
-                    self.triggers.suspect(Trigger.RESTARTED)
+                    log.warning("%s: restarted the WireGuard engine, which had ended", self.name)
+                    self.triggers.fire(Trigger.RESTARTED)
                 case "gone":
-                    self.triggers.suspect(Trigger.GONE)
+                    self.triggers.fire(Trigger.GONE)
 
         await self.device.keep(report)
 
-    async def connect(self) -> Trace:
-        """Try the endpoints until a trace through the tunnel says warp=on or plus; return that trace."""
-        answers = await self._probe(connected=False, thorough=True, patience=SETTLE_TIMEOUT)
-        verdict = judge(answers, self.device.name, connected=False)
-        if not isinstance(verdict, Alive):
-            answers = await self._heal(verdict, connected=False)
-        assert answers.active is not None  # noqa: S101 - or `judge` would not have called it alive
-        return answers.active
+    async def connect(self) -> Verdict:
+        """Probe and repair until the tunnel carries something; return the verdict."""
+        while self.verdict is None or not is_usable(self.verdict):
+            await self._step()
+        return self.verdict
 
     async def run(self) -> None:
-        """Ask through the tunnel every interval, and at once on suspicion; heal it when silent. For ever."""
-        traced = float("-inf")
-        quiet, doubted = frozenset[Family](), frozenset[Family]()
+        """Probe every interval, and at once on a trigger; repair while silent. Never returns."""
         while True:
-            taken = self.triggers.take()
-            if Trigger.UPLINK in taken and not self._is_missing():
-                await self._climb(self._outage(self.clock.monotonic(), taken))
-            due = self.clock.monotonic() - traced >= TRACE_EVERY
-            thorough = due or bool(taken - {Trigger.SILENCE})
-            verdict: Verdict = Inconclusive()
-            if not self._is_missing():
-                answers, verdict = await self._examine(thorough=thorough)
-            if self._is_missing() or isinstance(verdict, Silent):
-                answers = await self._heal(verdict, connected=True)
-            elif isinstance(verdict, Inconclusive):
-                continue  # interrupted: somebody knows more
-            if answers.traces:
-                traced = self.clock.monotonic()
-            missing = answers.asked - answers.families
-            quiet, doubted = self._report_families(quiet, missing & doubted, answers.families), missing
-            await wait_for_trigger(
-                self.triggers, self.traffic, self.device.name, self.clock, self.probe.interval
-            )
+            await self._step()
+            if is_usable(self.verdict) and not self._again:
+                await wait_for_trigger(
+                    self.triggers, self.traffic, self.name, self.clock, self.probe.interval
+                )
 
-    async def _examine(self, *, thorough: bool) -> tuple[Answers, Verdict]:
-        """Ask little, and when nothing comes back, everything."""
-        while True:
-            patience = min(max(3 * self.pace, PROBE_TIMEOUT), SLOWEST_TIMEOUT)
-            answers = await self._probe(connected=True, thorough=thorough, patience=patience)
-            verdict = judge(answers, self.device.name, connected=True)
-            if thorough or not isinstance(verdict, Inconclusive):
-                return answers, verdict
-            thorough = True
-
-    async def _heal(self, verdict: Verdict, *, connected: bool) -> Answers:
-        """Climb the ladder until the tunnel answers; return what it answered. One sentence per change."""
-        since, said, name = self.clock.monotonic(), "", self.device.name
-        taken = self.triggers.take()
-        while True:
-            if self._is_missing():
-                reason = f"{name} is gone"
-            else:
-                reason = verdict.reason if isinstance(verdict, Silent) else said
-            if reason != said:
-                self.log.warning("%s", reason)
-                self.observer.silent(reason)
-                said = reason
-            # A round that was cut short proves nothing: an engine just started deserves a moment.
-            if isinstance(verdict, Silent) or Trigger.UPLINK in taken or self._is_missing():
-                facts = self._outage(since, taken)
-                if self.exit_on_fatal and exhausted(self.history, facts):
-                    raise UnhealableError(f"{said}: every repair was tried", "EXIT_ON_FATAL=on ends it")
-                await self._climb(facts)
-            answers = await self._probe(connected=connected, thorough=True, patience=SETTLE_TIMEOUT)
-            verdict = judge(answers, name, connected=connected)
-            if isinstance(verdict, Alive):
-                if said:
-                    self.log.info("%s answers again (%.1f s)", name, self.clock.monotonic() - since)
-                return answers
-            taken = self.triggers.take()
-
-    async def _climb(self, facts: Outage) -> None:
-        """Climb the next rung, if one is allowed; a rung that fails is one that did not help."""
-        now = self.clock.monotonic()
-        rung = next_rung(self.history, now, facts)
-        if rung is None:
+    async def _step(self) -> None:
+        """Probe one round, show the verdict, and climb a rung if the tunnel is silent."""
+        self._again, taken = False, self.triggers.take()
+        if self._is_missing():
+            self._set_verdict(Silent(f"{self.name} is gone"))
+            await self._climb(taken)
+        elif Trigger.RECONNECT in taken:
+            await self._reconnect()
+        elif Trigger.UPLINK in taken:
+            await self._climb(taken)
+        answers = await self._ask(taken)
+        if self._is_missing():
             return
-        self.history = (*self.history, Climb(rung, now))[-HISTORY_LENGTH:]
-        self.observer.healing(rung)
-        self.log.debug("%s: %s", self.device.name, rung.value)
-        try:
-            match rung:
-                case Rung.REPLACE_PEER:
-                    if other := self.other_key:
-                        self.other_key = self.config.private_key
-                        self.config = replace(self.config, private_key=other)
-                    await self.device.configure(self.config)
-                case Rung.NEXT_ENDPOINT:
-                    self.config = replace(self.config, endpoint=self._next_endpoint())
-                    await self.device.configure(self.config)
-                case Rung.RECREATE:
-                    self.broken = True
-                    await self.device.recreate()
-                    await self.restore()
-                    self.broken = False
-                case Rung.ASK_API:
-                    self.doubt()  # answered in its own time: the tunnel may come back meanwhile
-                case _:
-                    assert_never(rung)
-        except OSError as error:
-            self.log.debug("%s: %s failed: %s", self.device.name, rung.value, error)
+        before, self.traced = self.traced, self.traced.after(answers)
+        verdict = judge(answers, self.name, self.traced, strict_clock=self.probe.strict_clock)
+        if verdict is None:
+            return  # a cut round, or DNS before the first trace: not enough to judge
+        if before.known:
+            self._schedule_trace(answers)
+        else:
+            self._again = True  # the first round ends with the first trace: the other family is due
+        self._set_verdict(verdict)
+        if isinstance(verdict, Silent):
+            await self._climb(frozenset())
+            return
+        self._report_families(answers)
+        if before.unanswered < self.traced.unanswered and not self.traced.certificate:
+            await self._repair_degraded(self.traced.unanswered)
 
-    def _next_endpoint(self) -> Endpoint:
-        try:
-            current = self.endpoints.index(self.config.endpoint)
-        except ValueError:
-            current = -1
-        return self.endpoints[(current + 1) % len(self.endpoints)]
-
-    def _is_missing(self) -> bool:
-        return self.broken or self.traffic(self.device.name) is None
-
-    def _outage(self, since: float, taken: frozenset[Trigger]) -> Outage:
-        return Outage(since, self._is_missing(), Trigger.UPLINK in taken, len(self.endpoints))
-
-    def _report_families(
-        self, before: frozenset[Family], quiet: frozenset[Family], families: frozenset[Family]
-    ) -> frozenset[Family]:
-        """Say which family stopped answering, or answers again, while the other goes on."""
-        for family in sorted(quiet - before):
-            self.log.warning("IPv%d does not answer through %s", family, self.device.name)
-        for family in sorted(before & families):
-            self.log.info("IPv%d answers through %s again", family, self.device.name)
-        return (before - families) | quiet
-
-    async def _probe(self, *, connected: bool, thorough: bool, patience: float) -> Answers:
-        """Ask one round, tell the observer, and learn how fast the tunnel is; a suspicion ends it early."""
+    async def _ask(self, taken: frozenset[Trigger]) -> Answers:
+        """Probe one round; a trigger ends it early."""
         begun = self.clock.monotonic()
         heard = False
 
-        def hear(trace: Trace | None) -> None:
+        def on_answer(family: Family | None, trace: Trace | None) -> None:
             nonlocal heard
             if not heard:
-                heard, self.pace = True, self.clock.monotonic() - begun
-            if trace is None or trace.active:
-                self.observer.answered(trace)
+                heard, self.last_trip = True, self.clock.monotonic() - begun
+                self.pace = max(self.last_trip, 0.8 * self.pace)
+            self.observer.record_answer(family, trace, self.last_trip)
 
-        way = ProbePath(self.device.name, self.world, self.traffic)
+        thorough = begun >= self._trace_due or bool(taken - {Trigger.SILENCE}) or not self.traced.known
+        trace_after = 0.0 if thorough and not self.outage else max(TRACE_AFTER, 2 * self.pace)
+        if not self.traced.known:
+            end: End = "trace"
+            trace_after = 0.0
+        else:
+            end = "answer" if self.outage else "linger"
         return await run_round(
-            way,
+            ProbePath(self.name, self.world, self.traffic, self._gate),
             self.probe,
-            connected=connected,
-            thorough=thorough,
-            patience=patience,
-            heard=hear,
+            end=end,
+            trace_after=trace_after,
+            patience=self._patience() + (trace_after if self.traced.known else 0),
+            on_answer=on_answer,
             interrupt=self.triggers.wait,
         )
+
+    def _patience(self) -> float:
+        slow = min(3 * self.pace, SLOWEST_TIMEOUT)
+        if self.outage is None and self.verdict is not None:
+            return max(slow, PROBE_TIMEOUT)
+        climbed = 0 if self.outage is None else self._climbed(self.outage)
+        settle = SETTLE_TIMEOUTS[climbed] if climbed < len(SETTLE_TIMEOUTS) else SLOWEST_TIMEOUT
+        return max(slow, settle)
+
+    def _climbed(self, outage: Outage) -> int:
+        return sum(climb.at >= outage.since for climb in self.memory.climbs)
+
+    def _schedule_trace(self, answers: Answers) -> None:
+        """Ask for the traces again in 5 minutes; sooner, then ever later, if they failed."""
+        if not answers.thorough or answers.interrupted or self.outage:
+            return
+        jitter = 1 + self.memory.random.uniform(0, 0.2)
+        if answers.active:
+            self._bad_traces, pause = 0, TRACE_EVERY * jitter
+        elif answers.families or answers.traces:
+            self._bad_traces += 1
+            doubled = max(0, self._bad_traces - TRACELESS)
+            pause = min(TRACE_PAUSE, self.probe.interval * 2**doubled) * jitter if doubled else 0
+        else:
+            return
+        self._trace_due = self.clock.monotonic() + pause
+
+    def _set_verdict(self, verdict: Verdict) -> None:
+        """Show the verdict; log one line when it changes."""
+        now = self.clock.monotonic()
+        if isinstance(verdict, Silent):
+            if self.outage is None:
+                self.outage = Outage(now, jitter=self.memory.random.random())
+                self.outage_wall = self.clock.wall()
+            if self.cause and self.cause.blocked:
+                verdict = Blocked(f"{verdict.reason}: {self.cause}")
+        before, self.verdict = self.verdict, verdict
+        self.observer.show(verdict)
+        if self.outage and is_usable(verdict):
+            self._end_outage(now)
+        elif type(before) is not type(verdict) or (before and _reason(before) != _reason(verdict)):
+            self._log(before, verdict)
+        if isinstance(verdict, Alive):
+            self.trouble = anyio.Event() if self.trouble.is_set() else self.trouble
+        else:
+            self.trouble.set()
+        if isinstance(verdict, Alive) and self.cause:
+            self.set_cause(None)
+
+    def _log(self, before: Verdict | None, verdict: Verdict) -> None:
+        match verdict:
+            case Alive() if isinstance(before, Degraded | Foreign):
+                log.info("%s is well again: the trace page says WARP", self.name)
+            case Silent(reason):
+                log.warning("%s (repairing)", reason)
+            case Degraded(reason) | Foreign(reason):
+                log.warning("%s", reason)
+            case Alive() | Blocked():
+                pass  # the supervisor says when it is connected; `explain` says what blocks
+            case _:
+                assert_never(verdict)
+
+    def _end_outage(self, now: float) -> None:
+        assert self.outage is not None  # noqa: S101 - the caller asked
+        since, climbed = self.outage.since, self._climbed(self.outage)
+        repairs = f"; {climbed} repairs, the last: {self.memory.climbs[-1].rung.value}" if climbed else ""
+        took = now - since
+        log.info(
+            "%s answers again (after %.*f s%s)",
+            self.name,
+            1 if took < 10 else 0,
+            took,
+            repairs.replace("1 repairs, the last", "after") if climbed == 1 else repairs,
+        )
+        self.outage, self._again, self._trace_due = None, True, now  # with a trace, and both families
+        self.memory.record_worked(self.config.endpoint, self.clock.wall())
+
+    async def _repair_degraded(self, rounds: int) -> None:
+        """Repair once, gently: DNS passes, so the trace page may simply be down.
+
+        DNS answers are small; a page with its certificates is the first large answer. Where only that is
+        lost, broken segmentation offloads may be the cause, and the other engine has others.
+        """
+        if rounds == TRACELESS:
+            await self._climb(frozenset())
+        elif rounds == 2 * TRACELESS and self.can_switch:
+            self.memory.climb(Climb(Rung.SWITCH_ENGINE, self.clock.monotonic()))
+            raise SwitchEngineError
+
+    async def _climb(self, taken: frozenset[Trigger]) -> None:
+        """Climb the next rung, if one is allowed; one that fails did not help."""
+        now = self.clock.monotonic()
+        outage = replace(
+            self.outage or Outage(now),
+            device_missing=self._is_missing(),
+            uplink_changed=Trigger.UPLINK in taken,
+            endpoints=len(self.endpoints),
+            other_engine=self.can_switch and bool(self.outside.udp) and not self.traced.known,
+        )
+        if self.exit_on_fatal and self.outage and is_exhausted(self.memory.climbs, outage):
+            reason = _reason(self.verdict) if self.verdict else "no answer"
+            raise UnhealableError(f"{reason}: every repair was tried", "EXIT_ON_FATAL=on ends it")
+        rung = next_rung(self.memory.climbs, now, outage)
+        if rung is None:
+            return
+        self.memory.climb(Climb(rung, now))
+        self.observer.show_repair(rung)
+        log.debug("%s: %s", self.name, rung.value)
+        try:
+            await self._carry_out(rung)
+        except OSError as error:
+            log.debug("%s: %s failed: %s", self.name, rung.value, error)
+
+    async def _carry_out(self, rung: Rung) -> None:
+        match rung:
+            case Rung.REPLACE_PEER:
+                if other := self.other_key:
+                    self.other_key = self.config.private_key
+                    self.config = replace(self.config, private_key=other)
+                await self.device.configure(self.config)
+            case Rung.NEXT_ENDPOINT:
+                self.memory.record_failed(self.config.endpoint, self.clock.wall())
+                await self._configure(self._next_endpoint())
+            case Rung.NEW_PORT:
+                await self._configure(self.config.endpoint, listen_port=self.memory.random.randint(*PORTS))
+            case Rung.RECREATE:
+                self.broken = True
+                await self.device.recreate()
+                await self.hooks.restore()
+                self.broken = False
+            case Rung.ASK_API:
+                self.hooks.doubt()  # answered in its own time: the tunnel may come back meanwhile
+            case Rung.SWITCH_ENGINE:
+                raise SwitchEngineError
+            case _:
+                assert_never(rung)
+
+    async def _configure(self, endpoint: Endpoint, *, listen_port: int = 0) -> None:
+        self.config = replace(self.config, endpoint=endpoint, listen_port=listen_port)
+        try:
+            await self.device.configure(self.config)
+        finally:
+            self.config = replace(self.config, listen_port=0)
+
+    def _next_endpoint(self) -> Endpoint:
+        return memory.next_endpoint(
+            self.memory.known, self.endpoints, self.config.endpoint, self.clock.wall()
+        )
+
+    async def _reconnect(self) -> None:
+        """Take a new endpoint, session and source port, because a user wants another exit."""
+        now = self.clock.monotonic()
+        if self.outage or now - self._reconnected < RECONNECT_PAUSE:
+            return
+        self._reconnected, endpoint = now, self._next_endpoint()
+        log.info("%s: reconnecting on request, through %s", self.name, endpoint)
+        try:
+            await self._configure(endpoint, listen_port=self.memory.random.randint(*PORTS))
+        except OSError as error:
+            log.warning("%s: cannot reconnect: %s", self.name, error)
+
+    def _is_missing(self) -> bool:
+        return self.broken or self.traffic(self.name) is None
+
+    def _report_families(self, answers: Answers) -> None:
+        """Log which family stopped answering, or answers again, while the other goes on."""
+        missing = answers.asked - answers.families
+        quiet, self._missing = missing & self._missing, missing
+        for family in sorted(quiet - self._quiet):
+            log.warning("IPv%d does not answer through %s", family, self.name)
+        for family in sorted(self._quiet & answers.families):
+            log.info("IPv%d answers through %s again", family, self.name)
+        self._quiet = (self._quiet - answers.families) | quiet
+
+    def set_cause(self, cause: Diagnosis | None) -> None:
+        self.cause = cause
+        self.observer.show_cause(cause)
+
+
+def _reason(verdict: Verdict) -> str:
+    return "" if isinstance(verdict, Alive) else verdict.reason

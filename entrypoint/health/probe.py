@@ -1,30 +1,35 @@
-"""What proves that the tunnel works: a trace, or a DNS answer, that came back through it."""
+"""The questions that prove the tunnel works: a trace page and DNS, asked through it in rounds."""
 
+import math
+import ssl
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from ipaddress import ip_address
 from itertools import cycle
 from pathlib import Path
+from typing import Literal
 
 import anyio
 import httpx
 
 from entrypoint.addresses import Address, Family
 from entrypoint.linux.kernel_objects import Traffic
-from entrypoint.linux.world import Bound, Http, Marked, World
+from entrypoint.linux.world import Bound, Clock, Http, Marked, World
 
 MAX_TRACE = 16_384
-"""More than any trace: whoever answers must not fill our memory."""
+"""Bytes read of an answer at most; a trace has about 300."""
 
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """What /cdn-cgi/trace said (warp-api 6). Fields it did not send are empty, `ip` None."""
+    """The answer of /cdn-cgi/trace. Fields that were not sent are empty or None."""
 
     warp: str
     ip: Address | None
     colo: str
     loc: str
+    at: float | None = field(default=None, compare=False)
+    """Cloudflare's clock, in seconds since 1970."""
 
     @property
     def active(self) -> bool:
@@ -33,7 +38,7 @@ class Trace:
 
 
 def parse_trace(text: str) -> Trace:
-    """Read `key=value` lines; whatever cannot be read counts as not sent."""
+    """Parse `key=value` lines; a value that cannot be read counts as not sent."""
     # `uag` holds further equals signs.
     fields = dict(line.strip().partition("=")[::2] for line in text.splitlines())
     return Trace(
@@ -41,7 +46,15 @@ def parse_trace(text: str) -> Trace:
         ip=literal(fields.get("ip", "")),
         colo=fields.get("colo", ""),
         loc=fields.get("loc", ""),
+        at=_seconds(fields.get("ts", "")),
     )
+
+
+def _seconds(text: str) -> float | None:
+    try:
+        return float(text) if math.isfinite(float(text)) else None
+    except ValueError:
+        return None
 
 
 def literal(host: str) -> Address | None:
@@ -50,12 +63,6 @@ def literal(host: str) -> Address | None:
         return ip_address(host)
     except ValueError:
         return None
-
-
-def url_site(url: str) -> tuple[str, int]:
-    """Return host and port of a URL."""
-    parts = httpx.URL(url)
-    return parts.host, parts.port or {"http": 80}.get(parts.scheme, 443)
 
 
 def url_address(url: str) -> Address | None:
@@ -72,9 +79,9 @@ async def fetch_trace(
     *,
     limit: float,
 ) -> Trace:
-    """Ask `url` this way; a host that is a name is looked up the same way, at `servers`.
+    """Fetch the trace page `url`; resolve a host that is a name the same way, at `servers`.
 
-    Raises OSError without an HTTP 200 within `limit` seconds.
+    Raises OSError without an HTTP 200 within `limit` seconds, CertificateError for a bad certificate.
     """
     try:
         with anyio.fail_after(limit):
@@ -93,8 +100,24 @@ async def fetch_trace(
                     if len(body) > MAX_TRACE:
                         raise ConnectionAbortedError(f"{url} does not answer with a trace")
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        raise ConnectionError(f"{url}: {error}") from error
+        if refused := _certificate_error(error):
+            raise CertificateError(f"its certificate is not trusted ({refused})") from error
+        raise ConnectionError(str(error) or "no answer") from error
     return parse_trace(body.decode(errors="replace"))
+
+
+class CertificateError(ConnectionError):
+    """The page answered through TLS, but with a certificate that is not trusted or not valid now."""
+
+
+def _certificate_error(error: BaseException | None) -> str:
+    while error is not None:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return error.verify_message
+        if "CERTIFICATE_VERIFY_FAILED" in str(error):
+            return str(error).rpartition("failed: ")[2].partition(" (_ssl")[0]
+        error = error.__cause__ or error.__context__
+    return ""
 
 
 async def query_dns(http: Http, server: Address, name: str, device: str, *, limit: float) -> None:
@@ -106,38 +129,59 @@ RETRY_GAP = 0.5
 """Seconds between two attempts at one question; they overlap, so a slow tunnel still answers the first."""
 
 LINGER = 1.0
-"""Seconds that the other questions get after the first answer."""
+"""Seconds that the other questions get after the first answer, at least; a trace takes three round trips."""
+
+HTTPS_GAP = 1.0
+"""Seconds between two HTTPS requests, whatever happens: a whole fleet may be in trouble at once."""
+
+LONGEST_ROUND = 10.0
+"""Seconds that a round lasts at most while the tunnel is busy."""
+
+BUSY_PACKETS = 3
+"""Packets received within one patience that show a busy tunnel; a lone one may be a handshake's."""
 
 QUERY_NAME = "cloudflare.com"
 
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """What is asked through the tunnel; `interval` in seconds. The families in use are those of `dns`."""
+    """The questions of a round; `interval` in seconds. The families in use are those of `dns`.
+
+    `strict_clock`: clients are refused when this machine's clock is wrong (Shadowsocks 2022).
+    """
 
     dns: tuple[Address, ...]
     trace_urls: tuple[str, ...]
     ca_file: Path | None = None
     interval: float = 10.0
+    strict_clock: bool = False
 
     def families(self) -> frozenset[Family]:
         """Return the families in use."""
         return frozenset(address.version for address in self.dns)
 
     def urls(self) -> tuple[str, ...]:
-        """Return the trace addresses of the families in use; a name may be of either."""
+        """Return the trace pages of the families in use; a name may be of either."""
         hosts = {url: url_address(url) for url in self.trace_urls}
         return tuple(url for url, at in hosts.items() if at is None or at.version in self.families())
 
 
 @dataclass(frozen=True, slots=True)
 class Answers:
-    """What one round brought: `families` answered, of those `asked`; `thorough`: traces were asked too."""
+    """The outcome of one round: `families` answered, of those `asked`.
+
+    `thorough`: traces were requested. `failures` says why the last request of a trace failed; `received`
+    counts packets that came in while nothing answered, `offset` is Cloudflare's clock minus ours in seconds.
+    """
 
     asked: frozenset[Family]
     families: frozenset[Family] = frozenset()
     traces: tuple[Trace, ...] = ()
     thorough: bool = True
+    interrupted: bool = False
+    received: int = 0
+    failures: tuple[OSError, ...] = field(default=(), compare=False)
+    offset: float | None = field(default=None, compare=False)
 
     @property
     def active(self) -> Trace | None:
@@ -145,139 +189,176 @@ class Answers:
         return next((trace for trace in self.traces if trace.active), None)
 
 
-@dataclass(frozen=True, slots=True)
-class Alive:
-    """Something came back. `quiet` families brought nothing in this round."""
+class HttpsGate:
+    """Lets one HTTPS request pass every HTTPS_GAP seconds."""
 
-    quiet: frozenset[Family]
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._next = clock.monotonic()
 
-
-@dataclass(frozen=True, slots=True)
-class Inconclusive:
-    """Nothing came back, but only little was asked: ask thoroughly."""
-
-
-@dataclass(frozen=True, slots=True)
-class Silent:
-    """The tunnel is of no use, for this reason."""
-
-    reason: str
-
-
-type Verdict = Alive | Inconclusive | Silent
-
-
-def judge(answers: Answers, device: str, *, connected: bool) -> Verdict:
-    """Say what a round means. Until the tunnel is `connected`, only a trace that says WARP counts as life."""
-    if answers.traces and answers.active is None:
-        said = answers.traces[0].warp or "nothing of warp"
-        return Silent(f"{device} answers, but not from WARP: the trace says {said!r}")
-    if answers.active or (connected and answers.families):
-        return Alive(answers.asked - answers.families)
-    if not answers.thorough:
-        return Inconclusive()
-    return Silent(
-        f"{device} answers DNS, but no trace" if answers.families else f"no answer through {device}"
-    )
+    async def wait(self) -> None:
+        while (pause := self._next - self._clock.monotonic()) > 1e-6:
+            await self._clock.sleep(pause)
+        self._next = self._clock.monotonic() + HTTPS_GAP
 
 
 @dataclass(frozen=True, slots=True)
 class ProbePath:
-    """What a round of questions goes through: a device, and its packet counters."""
+    """The tunnel's device, and its packet counters."""
 
     device: str
     world: World
     traffic: Callable[[str], Traffic | None]
+    gate: HttpsGate
+
+
+type End = Literal["trace", "answer", "linger"]
+"""When a round ends: at the first trace from WARP, at the first answer, or some time after it."""
 
 
 async def run_round(
-    way: ProbePath,
+    path: ProbePath,
     probe: Probe,
     *,
-    connected: bool,
-    thorough: bool,
+    end: End,
+    trace_after: float,
     patience: float,
-    heard: Callable[[Trace | None], None],
+    on_answer: Callable[[Family | None, Trace | None], None],
     interrupt: Callable[[], Awaitable[None]],
 ) -> Answers:
-    """Ask one DNS query per family, and with `thorough` every trace, all at once.
+    """Send one DNS query per family at once, and request the traces `trace_after` seconds without an answer.
 
-    Until the tunnel is `connected`, ends with the first trace from WARP; later LINGER after the first
-    answer. Without one it ends after `patience` seconds, but a tunnel that receives meanwhile is busy, not
-    dead, and gets as much again. `heard` gets each answer as it comes; `interrupt` returning ends the round,
-    which then was not thorough.
+    With `trace_after` 0 the traces are requested in any case. Without an answer the round ends after
+    `patience` seconds, but a tunnel that receives meanwhile is busy, not dead, and gets more. `on_answer`
+    gets each answer as it comes; `interrupt` returning ends the round.
     """
-    clock = way.world.clock
-    families: set[Family] = set()
-    traces: list[Trace] = []
-    first = anyio.Event()
+    return await _Round(path, probe, end, trace_after, patience, on_answer).run(interrupt)
 
-    def came(family: Family | None, trace: Trace | None) -> None:
+
+@dataclass(slots=True)
+class _Round:
+    path: ProbePath
+    probe: Probe
+    end: End
+    trace_after: float
+    patience: float
+    on_answer: Callable[[Family | None, Trace | None], None]
+    families: set[Family] = field(default_factory=set)
+    traces: list[Trace] = field(default_factory=list)
+    failures: dict[str, OSError] = field(default_factory=dict)
+    offset: float | None = None
+    first: anyio.Event = field(default_factory=anyio.Event)
+    scope: anyio.CancelScope = field(default_factory=anyio.CancelScope)
+    thorough: bool = False
+    interrupted: bool = False
+    received: int = 0
+
+    @property
+    def clock(self) -> Clock:
+        return self.path.world.clock
+
+    async def run(self, interrupt: Callable[[], Awaitable[None]]) -> Answers:
+        async def interrupted() -> None:
+            await interrupt()
+            self.interrupted = True
+            self.scope.cancel()
+
+        with self.scope:
+            async with anyio.create_task_group() as tasks:
+                for task in (self.limit, interrupted, self.linger):
+                    tasks.start_soon(task)
+                async with anyio.create_task_group() as questions:
+                    for family in self.probe.families():
+                        questions.start_soon(self.query, family)
+                    questions.start_soon(self.visit_all)
+                tasks.cancel_scope.cancel()
+        return Answers(
+            self.probe.families(),
+            frozenset(self.families),
+            tuple(self.traces),
+            self.thorough,
+            self.interrupted,
+            self.received,
+            tuple(self.failures.values()),
+            self.offset,
+        )
+
+    def record(self, family: Family | None, trace: Trace | None) -> None:
         if family is not None:
-            families.add(family)
-        heard(trace)
-        first.set()
+            self.families.add(family)
+        self.on_answer(family, trace)
+        self.first.set()
+        if self.end == "answer" or (self.end == "trace" and trace and trace.active):
+            self.scope.cancel()
 
-    async def query(family: Family) -> None:
-        servers = cycle(address for address in probe.dns if address.version == family)
+    async def query(self, family: Family) -> None:
+        servers = cycle(address for address in self.probe.dns if address.version == family)
         async with anyio.create_task_group() as attempts:
 
             async def attempt(server: Address) -> None:
                 try:
-                    await query_dns(way.world.http, server, QUERY_NAME, way.device, limit=2 * patience)
+                    await query_dns(
+                        self.path.world.http, server, QUERY_NAME, self.path.device, limit=LONGEST_ROUND
+                    )
                 except OSError:
                     return
-                came(family, None)
+                self.record(family, None)
                 attempts.cancel_scope.cancel()
 
             while True:
                 attempts.start_soon(attempt, next(servers))
-                await clock.sleep(RETRY_GAP)
+                await self.clock.sleep(RETRY_GAP)
 
-    async def visit(url: str) -> None:
+    async def visit_all(self) -> None:
+        if self.trace_after:
+            await self.clock.sleep(self.trace_after)
+            if self.first.is_set():
+                return
+        self.thorough = True
+        async with anyio.create_task_group() as visits:
+            for url in self.probe.urls():
+                visits.start_soon(self.visit, url)
+
+    async def visit(self, url: str) -> None:
+        path, bound = self.path, Bound(self.path.device)
         while True:
+            await path.gate.wait()
+            begun = self.clock.wall()
             try:
                 seen = await fetch_trace(
-                    way.world.http, url, Bound(way.device), probe.ca_file, probe.dns, limit=2 * patience
+                    path.world.http, url, bound, self.probe.ca_file, self.probe.dns, limit=LONGEST_ROUND
                 )
-            except OSError:
-                await clock.sleep(RETRY_GAP)
+            except OSError as error:
+                self.failures[url] = error
+                await self.clock.sleep(RETRY_GAP)
                 continue
-            traces.append(seen)
-            if seen.active and not connected:
-                everything.cancel_scope.cancel()
-            came(seen.ip.version if seen.ip and seen.active else None, seen)
+            if seen.at is not None:
+                self.offset = seen.at - (begun + self.clock.wall()) / 2
+            self.traces.append(seen)
+            self.record(seen.ip.version if seen.ip and seen.active else None, seen)
             return
 
-    async def limit() -> None:
-        before = way.traffic(way.device)
-        await clock.sleep(patience)
-        after = way.traffic(way.device)
-        if before and after and after.rx != before.rx:
-            await clock.sleep(patience)
-        everything.cancel_scope.cancel()
+    async def limit(self) -> None:
+        begun, before = self.clock.monotonic(), self._packets()
+        while True:
+            await self.clock.sleep(self.patience)
+            now = self._packets()
+            if self.first.is_set() and self.end == "linger":
+                return
+            grown, before = now - before, now
+            self.received = grown if grown >= BUSY_PACKETS and not self.first.is_set() else 0
+            if not self.received or self.clock.monotonic() - begun > LONGEST_ROUND:
+                self.scope.cancel()
 
-    async def linger() -> None:
-        await first.wait()
-        if not connected:
-            return
-        await clock.sleep(LINGER)
-        everything.cancel_scope.cancel()
+    def _packets(self) -> int:
+        traffic = self.path.traffic(self.path.device)
+        return traffic.rx if traffic else 0
 
-    async def interrupted() -> None:
-        nonlocal thorough
-        await interrupt()
-        thorough = False
-        everything.cancel_scope.cancel()
-
-    async with anyio.create_task_group() as everything:
-        everything.start_soon(limit)
-        everything.start_soon(interrupted)
-        everything.start_soon(linger)
-        async with anyio.create_task_group() as questions:
-            for family in probe.families():
-                questions.start_soon(query, family)
-            for url in probe.urls() if thorough else ():
-                questions.start_soon(visit, url)
-        everything.cancel_scope.cancel()
-    return Answers(probe.families(), frozenset(families), tuple(traces), thorough)
+    async def linger(self) -> None:
+        begun = self.clock.monotonic()
+        await self.first.wait()
+        if self.end != "linger":
+            await anyio.sleep_forever()
+        gates = HTTPS_GAP * len(self.probe.urls()) if self.thorough else 0
+        await self.clock.sleep(max(LINGER, 4 * (self.clock.monotonic() - begun)) + gates)
+        self.scope.cancel()

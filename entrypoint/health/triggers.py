@@ -1,4 +1,4 @@
-"""Reasons to look at the tunnel at once: what others say, and sending without receiving. Hints, no proofs."""
+"""Reasons to check the tunnel at once: reports, and sending without receiving. Hints, not proofs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,85 +10,86 @@ from entrypoint.linux.kernel_objects import Traffic
 from entrypoint.linux.world import Clock
 
 STALL_SECONDS = 1.2
-"""Seconds of sending without receiving that are worth a question."""
+"""Seconds of sending without receiving before a check."""
 
 COUNTER_INTERVAL = 0.4
-"""Seconds between two looks at the counters; a look is one small file."""
+"""Seconds between two reads of the counters, one small file."""
 
 
 class Trigger(Enum):
-    """Why to look at once instead of at the next interval."""
+    """Why to check now rather than at the next interval."""
 
     SILENCE = "sending without receiving"
-    RESTARTED = "the engine was started again"
+    RESTARTED = "the engine was restarted"
     GONE = "the interface is gone"
     UPLINK = "an address or route of the uplink changed"
+    RECONNECT = "a new exit was requested"
 
 
 class Triggers:
-    """Where others say that something may be wrong; saying it never waits."""
+    """Collects triggers for the monitor; firing one never waits."""
 
     def __init__(self) -> None:
-        self._raised: set[Trigger] = set()
+        self._fired: set[Trigger] = set()
         self._event = anyio.Event()
 
-    def suspect(self, suspicion: Trigger) -> None:
-        """Make the monitor look at once."""
-        self._raised.add(suspicion)
+    def fire(self, trigger: Trigger) -> None:
+        """Make the monitor check at once."""
+        self._fired.add(trigger)
         self._event.set()
 
     async def wait(self) -> None:
-        """Wait until there is a suspicion."""
+        """Wait until a trigger has fired."""
         await self._event.wait()
 
     def take(self) -> frozenset[Trigger]:
-        """Return the suspicions since the last call."""
-        taken, self._raised, self._event = frozenset(self._raised), set(), anyio.Event()
+        """Return the triggers fired since the last call."""
+        taken, self._fired, self._event = frozenset(self._fired), set(), anyio.Event()
         return taken
 
 
 @dataclass(frozen=True, slots=True)
 class TrafficFlow:
-    """The last counters, and since when (Clock.monotonic) packets went out with nothing coming in."""
+    """The last counters, and since when (Clock.monotonic) packets have gone out with none coming in."""
 
     last: Traffic
     quiet_since: float | None = None
 
     def then(self, traffic: Traffic, now: float) -> "TrafficFlow":
-        """Return the flow after one more look at the counters."""
+        """Return the flow after another read of the counters."""
         if traffic.rx != self.last.rx:
             return TrafficFlow(traffic)
         if self.quiet_since is None and traffic.tx != self.last.tx:
             return TrafficFlow(traffic, now)
         return TrafficFlow(traffic, self.quiet_since)
 
-    def suspicious(self, now: float) -> bool:
-        """Whether this looks like a tunnel that lost its other end."""
+    def stalled(self, now: float) -> bool:
+        """Return whether the other end seems to be lost."""
         return self.quiet_since is not None and now - self.quiet_since >= STALL_SECONDS
 
 
 async def wait_for_trigger(
-    suspicions: Triggers, traffic: Callable[[str], Traffic | None], device: str, clock: Clock, interval: float
+    triggers: Triggers, traffic: Callable[[str], Traffic | None], device: str, clock: Clock, interval: float
 ) -> None:
-    """Wait `interval` seconds, or until somebody, or the traffic of `device`, gives reason to look."""
+    """Wait `interval` seconds, or until a trigger fires or the traffic of `device` stalls."""
 
     async def look() -> None:
         flow: TrafficFlow | None = None
         while (counters := traffic(device)) is not None:
             now = clock.monotonic()
             flow = flow.then(counters, now) if flow else TrafficFlow(counters)
-            if flow.suspicious(now):
-                suspicions.suspect(Trigger.SILENCE)
+            if flow.stalled(now):
+                triggers.fire(Trigger.SILENCE)
             await clock.sleep(COUNTER_INTERVAL)
-        suspicions.suspect(Trigger.GONE)
+        triggers.fire(Trigger.GONE)
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(look)
 
-        async def suspected() -> None:
-            await suspicions.wait()
+        async def fired() -> None:
+            await triggers.wait()
             tasks.cancel_scope.cancel()
 
-        tasks.start_soon(suspected)
+        tasks.start_soon(fired)
         await clock.sleep(interval)
         tasks.cancel_scope.cancel()

@@ -19,7 +19,7 @@ from anyio.abc import SocketStream
 from httpcore._backends.anyio import AnyIOStream
 
 from entrypoint.linux.sockets import Address, connect, connected, open_socket
-from entrypoint.linux.world import Bound, Marked
+from entrypoint.linux.world import Bound, Http, Marked
 
 PORT = 53
 MAX_UDP = 1232
@@ -196,3 +196,30 @@ class SystemHttp:
     async def ask(self, server: Address, name: str, way: Marked | Bound, *, limit: float) -> None:
         """Send one query; any answer to it will do."""
         await query_once(server, name, way, limit)
+
+
+def url_site(url: str) -> tuple[str, int]:
+    """Return host and port of a URL."""
+    parts = httpx.URL(url)
+    return parts.host, parts.port or {"http": 80}.get(parts.scheme, 443)
+
+
+async def post(
+    http: Http,
+    url: str,
+    way: Marked | Bound,
+    addresses: Sequence[Address],
+    headers: dict[str, str],
+    body: bytes,
+    *,
+    limit: float,
+) -> None:
+    """Post `body` to `url` at one of `addresses`; raise OSError without a 2xx within `limit` seconds."""
+    try:
+        with anyio.fail_after(limit):
+            transport = http.transport(way, addresses)
+            async with httpx.AsyncClient(transport=transport, timeout=limit, trust_env=False) as client:
+                (await client.post(url, headers=headers, content=body)).raise_for_status()
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
+        # The URL is a secret, and httpx quotes it.
+        raise ConnectionError(str(error).replace(url, "WEBHOOK_URL") or type(error).__name__) from error

@@ -199,6 +199,8 @@ class DeviceConfig:
     allowed_ips: tuple[IPv4Network | IPv6Network, ...] = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))
     reserved: bytes = bytes(3)
     """Bytes 1 to 3 of each message. The kernel has no place for them: there nftables writes them."""
+    listen_port: int = 0
+    """The source port; 0 leaves it as it is."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -322,6 +322,7 @@ def wireguard_message(config: DeviceConfig) -> wg.wgmsg:
         ["WGDEVICE_A_FLAGS", wg.WGDEVICE_F_REPLACE_PEERS],
         ["WGDEVICE_A_PRIVATE_KEY", config.private_key],
         ["WGDEVICE_A_FWMARK", config.mark],
+        *([["WGDEVICE_A_LISTEN_PORT", config.listen_port]] if config.listen_port else []),
         ["WGDEVICE_A_PEERS", [{"attrs": peer}]],
     ]
     return message

@@ -309,6 +309,17 @@ def _listening(text: str) -> Endpoint:
     return place
 
 
+def _web_url(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        good = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+    except ValueError:
+        good = False
+    if not good or not text.isprintable() or " " in text:
+        raise ValueError("not an http or https URL")
+    return text
+
+
 ADDRESSES = ValueFormat(comma_separated(_resolver), "IP addresses, comma-separated", absent=())
 NETWORKS = ValueFormat(comma_separated(_network), "networks, comma-separated", absent=())
 SUBNETS = ValueFormat(
@@ -321,6 +332,7 @@ ENDPOINTS = ValueFormat(
 )
 LISTEN_ADDRESS = ValueFormat(_listening, "address:port")
 HTTPS = ValueFormat(url("https"), "an https URL")
+WEBHOOK = ValueFormat(lambda text: Secret(_web_url(text)), "an http or https URL")
 URLS = ValueFormat(comma_separated(url("https", "http")), "http or https URLs, comma-separated", absent=())
 
 

@@ -183,6 +183,9 @@ class Shadowsocks:
         "SHADOWSOCKS_USERS", form.USERS, None, "alice,bob",
         "Several users, each with a key; a missing key is generated once, then saved", secret=True)
     udp: bool = variable("SHADOWSOCKS_UDP", form.SWITCH, "on", "off", "Relay UDP as well as TCP")
+    ipv6_first: bool = variable(
+        "IPV6_FIRST", form.SWITCH, "off", "on",
+        "Prefer IPv6 for names that clients ask for; some sites treat the families differently")
     allowed_cidrs: tuple[Network, ...] = variable(
         "SHADOWSOCKS_ALLOWED_CIDRS", form.NETWORKS, None, "203.0.113.0/24",
         "Networks that clients may connect from", "any")
@@ -212,6 +215,12 @@ class Health:
     server_address: Endpoint = variable(
         "HEALTH_SERVER_ADDRESS", form.LISTEN_ADDRESS, "127.0.0.1:9999", "127.0.0.1:9999",
         "Address that serves /healthz, /status and /metrics")
+    reconnect_every: float | None = variable(
+        "HEALTH_RECONNECT_EVERY", duration(60, 7 * 86400, "1m to 168h"), None, "6h",
+        "How often to take a new exit: another endpoint, session and source port", "off")
+    webhook_url: Secret | None = variable(
+        "WEBHOOK_URL", form.WEBHOOK, None, "https://ntfy.sh/my-topic",
+        "URL that each change of health is posted to: as text to ntfy, as JSON elsewhere", secret=True)
     exit_on_fatal: bool = variable(
         "EXIT_ON_FATAL", form.SWITCH, "off", "on",
         "Exit with code 69 after every repair has failed, instead of retrying")

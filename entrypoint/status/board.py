@@ -1,76 +1,46 @@
-"""The status as an object for programs and as lines for people."""
+"""The status board: what is known now, as the object that programs read."""
 
 import json
 import logging
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, assert_never
 
+from entrypoint.errors import Error
+from entrypoint.health.triggers import Triggers
+from entrypoint.health.verdict import Alive, Blocked, Degraded, Foreign, Silent, Verdict
+from entrypoint.linux import state_dir
 from entrypoint.linux.world import World
 from entrypoint.settings import Settings
 from entrypoint.status import heartbeat
-from entrypoint.status.states import Event, State, step
+from entrypoint.status.history import History
+from entrypoint.status.states import OUTAGE, USABLE, Event, State, step
 from shadowsocks.server import Listening
 
 if TYPE_CHECKING:
-    from entrypoint.addresses import Endpoint
+    from entrypoint.addresses import Endpoint, Family
+    from entrypoint.health.diagnosis import Diagnosis
     from entrypoint.health.ladder import Rung
     from entrypoint.health.probe import Trace
     from entrypoint.linux.kernel_objects import Stats
     from entrypoint.linux.world import Clock
     from entrypoint.wireguard.device import Implementation
 
-
-def status_json(status: "Status", now: float) -> dict[str, Any]:
-    """Return the stable object of `ss-warp status --json`, /status and status.json."""
-    healing = status.healing
-    return {
-        "state": status.state.value,
-        "since": _format_time(status.since),
-        "reason": status.reason,
-        "warp": status.warp or None,
-        "exit": {
-            "ipv4": str(status.ipv4) if status.ipv4 else None,
-            "ipv6": str(status.ipv6) if status.ipv6 else None,
-        },
-        "colo": status.colo or None,
-        "implementation": status.implementation,
-        "endpoint": str(status.endpoint) if status.endpoint else None,
-        "reserved": ",".join(map(str, status.reserved)) if any(status.reserved) else None,
-        "handshake_age": max(0, round(now - status.handshake)) if status.handshake else None,
-        "rx_bytes": status.rx_bytes,
-        "tx_bytes": status.tx_bytes,
-        "account": {"kind": status.account or None},
-        "shadowsocks": {
-            "listening": sorted(map(str, status.listening)),
-            "method": status.method or None,
-            "users": list(status.users),
-        },
-        "healing": {
-            "since": _format_time(healing.since),
-            "rung": healing.rung or None,
-            "tried": healing.tried,
-        }
-        if healing
-        else None,
-    }
-
-
-def _format_time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
 STATUS_NAME = "status.json"
+HISTORY_FILE = "history.json"
+
+SAVE_EVERY = 600.0
+"""Seconds between two writes of the history while nothing changes."""
 
 _log = logging.getLogger("ss-warp")
 
 
 @dataclass(frozen=True, slots=True)
 class Healing:
-    """A repair under way: since when (seconds since 1970), the rung, and how many were tried."""
+    """A repair under way: its begin (seconds since 1970), the rung, and how many were tried."""
 
     since: float
     rung: str = ""
@@ -84,17 +54,26 @@ class Status:
     since: float
     state: State = State.STARTING
     reason: str = "starting"
+    proven: bool = False
+    """Whether a trace through the tunnel has said WARP."""
+    cause: "Diagnosis | None" = None
     warp: str = ""
     ipv4: IPv4Address | None = None
     ipv6: IPv6Address | None = None
     colo: str = ""
+    country: str = ""
     implementation: "Implementation | None" = None
     endpoint: "Endpoint | None" = None
     reserved: bytes = b""
     handshake: float = 0
     rx_bytes: int = 0
     tx_bytes: int = 0
+    answered: float = 0
+    round_trip: float = 0
+    families: dict["Family", float] = field(default_factory=dict)
     account: str = ""
+    shadowsocks: bool = False
+    """Whether clients are to be served."""
     listening: frozenset[Listening] = field(default_factory=frozenset)
     method: str = ""
     users: tuple[str, ...] = ()
@@ -103,14 +82,85 @@ class Status:
 
     @property
     def health(self) -> tuple[str, str]:
-        """What probes are told, and why; only `connected` is well, and only while clients are served."""
-        if self.state is State.CONNECTED and self.method and not self.listening:
-            return "unserved", "the tunnel works, but Shadowsocks does not answer"
+        """The one verdict that every probe shows, and why."""
+        if self.state is State.FOREIGN and not self.proven:
+            return "unproven", self.reason
+        if self.state in (State.CONNECTED, State.FOREIGN) and self.shadowsocks and not self.listening:
+            return "unserved", "the tunnel works, but Shadowsocks is not listening"
         return self.state, self.reason
+
+    @property
+    def healthy(self) -> bool:
+        """Whether `health` is a good word."""
+        return self.health[0] in heartbeat.HEALTHY
+
+    def as_json(self, now: float, history: History | None = None) -> dict[str, Any]:
+        """Return the stable object of `ss-warp status --json`, /status and status.json."""
+        healing, history = self.healing, history or History()
+        recent = history.recent(now)
+        return {
+            "state": self.state.value,
+            "since": _format_time(self.since),
+            "reason": self.reason,
+            "healthy": self.healthy,
+            "health": str(self.health[0]),
+            "cause": {
+                "kind": self.cause.cause.name.lower().replace("_", "-"),
+                "sentence": self.cause.sentence,
+                "remedy": self.cause.cause.value,
+            }
+            if self.cause
+            else None,
+            "warp": self.warp or None,
+            "exit": {
+                "ipv4": str(self.ipv4) if self.ipv4 else None,
+                "ipv6": str(self.ipv6) if self.ipv6 else None,
+            },
+            "colo": self.colo or None,
+            "country": self.country or None,
+            "implementation": self.implementation,
+            "endpoint": str(self.endpoint) if self.endpoint else None,
+            "reserved": ",".join(map(str, self.reserved)) if any(self.reserved) else None,
+            "handshake_age": max(0, round(now - self.handshake)) if self.handshake else None,
+            "answer_age": max(0, round(now - self.answered)) if self.answered else None,
+            "round_trip_ms": round(self.round_trip * 1000) if self.answered else None,
+            "families": {
+                f"ipv{family}": _format_time(self.families[family]) if family in self.families else None
+                for family in (4, 6)
+            },
+            "rx_bytes": self.rx_bytes,
+            "tx_bytes": self.tx_bytes,
+            "account": {"kind": self.account or None},
+            "shadowsocks": {
+                "listening": sorted(map(str, self.listening)),
+                "method": self.method or None,
+                "users": list(self.users),
+            },
+            "healing": {
+                "since": _format_time(healing.since),
+                "rung": healing.rung or None,
+                "tried": healing.tried,
+            }
+            if healing
+            else None,
+            "day": {
+                "strip": history.strip(now),
+                "interruptions": len(recent),
+                "seconds": round(sum(end - begin for begin, end, _ in recent)),
+                "last": _format_time(recent[-1][0]) if recent else None,
+                "last_reason": recent[-1][2] if recent else None,
+                "exits": [place for _, place in history.exits],
+                "repairs": history.repairs,
+            },
+        }
+
+
+def _format_time(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 class Board:
-    """Holds the status, and tells files and log when it changes. Implements health's Observer.
+    """Holds the status, and writes files and log when it changes. Implements health's Observer.
 
     `interval` is HEALTH_INTERVAL in seconds: a beat is good for two of them and a slow answer.
     """
@@ -120,107 +170,190 @@ class Board:
     ) -> None:
         self.clock = clock
         self.status = Status(since=clock.wall())
+        self.history = History()
+        self.on_change: Callable[[Status, Status], None] = lambda before, after: None
+        """Called with each change of the health word; must not block."""
+        self._history_file: Path | None = None
+        self._saved = clock.monotonic()
         self._directory = directory
         self._good_for = 2 * interval + 15
-        self._answered = clock.monotonic()
-        self._proven = False
+        self._beat = clock.monotonic()
+        self._peer = (0, 0)
         self._writable = True
         self._write()
 
+    def expect(self, *, shadowsocks: bool, state_directory: Path | None = None) -> None:
+        """Note whether clients are to be served; continue the history in `state_directory`."""
+        if state_directory and self._history_file is None:
+            self._history_file = state_directory / HISTORY_FILE
+            try:
+                self.history = History.from_json(state_dir.read(self._history_file))
+            except Error as error:
+                _log.debug("cannot read the history: %s", error)
+            self.history.end_interruption(self.clock.wall())
+        self._set(shadowsocks=shadowsocks)
+
     def move(self, event: Event, detail: str = "", level: int = logging.INFO) -> None:
-        """Take the step that `event` leads to; raise DefectError when there is none."""
-        if self.status.state is State.STOPPING:
-            return  # what was already on its way comes too late
-        to, sentence, _ = step(self.status.state, event)
-        reason = f"{sentence}: {detail}" if detail else sentence
-        since = self.status.since if to is self.status.state else self.clock.wall()
-        healing = self.status.healing
-        if to is not State.HEALING:
+        """Take the step that `event` leads to; raise DefectError if the table has none."""
+        before = self.status
+        if before.state is State.STOPPING:
+            return  # whatever was under way comes too late
+        to, sentence, _ = step(before.state, event)
+        reason = ": ".join(filter(None, (sentence, detail)))
+        now = self.clock.wall()
+        since = before.since if to is before.state else now
+        healing = before.healing
+        if to not in OUTAGE:
             healing = None
-        elif self.status.state is not State.HEALING:
+        elif before.state not in OUTAGE:
             healing = Healing(since)
-        changed = reason != self.status.reason
-        self.status = replace(self.status, state=to, reason=reason, since=since, healing=healing)
+        self.status = replace(before, state=to, reason=reason, since=since, healing=healing)
+        self._keep_history(before, now)
         self._write()
-        if changed:
-            _log.log(level, "%s", reason)
+        if reason != before.reason:
+            phase = before.state in (State.REGISTERING, State.CONNECTING) and to is not before.state
+            took = f" ({now - before.since:.1f} s)" if phase else ""
+            _log.log(level, "%s%s%s", sentence, took, f": {detail}" if detail else "")
+        if before.health != self.status.health:
+            self.on_change(before, self.status)
 
-    def answered(self, trace: "Trace | None") -> None:
-        """Take note of an answer through the tunnel. The first proof is a trace; later any answer will do."""
-        state = self.status.state
-        proof = trace.active if trace else self._proven
-        if not proof or state not in (State.CONNECTING, State.CONNECTED, State.HEALING):
-            return
-        self._answered = self.clock.monotonic()
+    def record_answer(self, family: "Family | None", trace: "Trace | None", round_trip: float) -> None:
+        """Note an answer through the tunnel: a trace, or None for DNS."""
+        now = self.clock.wall()
+        families = self.status.families | ({family: now} if family else {})
+        self.status = replace(self.status, answered=now, round_trip=round_trip, families=families)
+        if self.status.state in USABLE:
+            self._beat = self.clock.monotonic()
         if trace:
-            self._seen(trace)
-        if state is State.CONNECTED:
-            self._write()
-            return
-        # Once it was connected, the monitor's own lines tell of outages and their end.
-        self.move(Event.ANSWERED, self._exit(), logging.DEBUG if self._proven else logging.INFO)
-        self._proven = True
+            self._record_trace(trace, now)
+        self._write()
 
-    def silent(self, reason: str) -> None:
-        """Take note that the tunnel does not answer; the monitor logs the reason."""
-        if self.status.state in (State.CONNECTING, State.CONNECTED):
-            self.move(Event.UNANSWERED, reason, logging.DEBUG)
-        elif self.status.state is State.HEALING:
-            self._set(reason=reason)
+    def _record_trace(self, trace: "Trace", now: float) -> None:
+        self.status = replace(
+            self.status,
+            proven=self.status.proven or trace.active,
+            warp=trace.warp,
+            colo=trace.colo or self.status.colo,
+            country=trace.loc or self.status.country,
+            ipv4=trace.ip if isinstance(trace.ip, IPv4Address) and trace.active else self.status.ipv4,
+            ipv6=trace.ip if isinstance(trace.ip, IPv6Address) and trace.active else self.status.ipv6,
+        )
+        if trace.active and trace.ip:
+            self.history.record_exit(now, f"{trace.ip} {trace.colo} {trace.loc}".strip())
 
-    def healing(self, rung: "Rung") -> None:
-        """Take note that a rung of the ladder is being climbed."""
-        if self.status.state not in (State.CONNECTED, State.HEALING):
+    def show(self, verdict: Verdict) -> None:
+        """Show the verdict on a round; the monitor logs it, but for the first connection."""
+        first = self.status.state is State.CONNECTING
+        match verdict:
+            case Alive():
+                self._beat = self.clock.monotonic()
+                if self.status.state is State.CONNECTED:
+                    self._mark()
+                    self._write()
+                else:
+                    self.move(Event.ANSWERED, self._exit(), logging.INFO if first else logging.DEBUG)
+            case Degraded(reason):
+                self.move(Event.DEGRADED, reason, logging.DEBUG)
+            case Foreign(reason):
+                self._beat = self.clock.monotonic()
+                self.move(Event.FOREIGN, reason, logging.DEBUG)
+            case Silent(reason):
+                self.move(Event.UNANSWERED, reason, logging.DEBUG)
+            case Blocked(reason):
+                self.move(Event.BLOCKED, reason, logging.DEBUG)
+            case _:
+                assert_never(verdict)
+
+    def show_cause(self, cause: "Diagnosis | None") -> None:
+        """Show what is wrong, None when nothing is."""
+        self._set(cause=cause)
+
+    def show_repair(self, rung: "Rung") -> None:
+        """Show the repair that is being tried."""
+        if self.status.state not in (*USABLE, *OUTAGE):
             return
-        self.status = replace(self.status, repairs=self.status.repairs + 1)
-        self.move(Event.REPAIRED, rung.value, logging.DEBUG)
+        self.history.repairs += 1
+        self.status = replace(self.status, repairs=self.history.repairs)
         if now := self.status.healing:
-            self._set(healing=replace(now, rung=rung.value, tried=now.tried + 1))
+            self.status = replace(self.status, healing=replace(now, rung=rung.value, tried=now.tried + 1))
+        self._write()
 
-    def stopping(self) -> None:
-        """Take note that everything is being taken back; twice is once."""
+    def show_stop(self) -> None:
+        """Show that everything is being undone; twice is once."""
         self.move(Event.STOP)
+        self.save_history()
 
-    def device(self, implementation: "Implementation", endpoint: "Endpoint", reserved: bytes = b"") -> None:
-        """Take note of who carries the packets, where to, and with which reserved bytes."""
+    def show_device(
+        self, implementation: "Implementation", endpoint: "Endpoint", reserved: bytes = b""
+    ) -> None:
+        """Show which engine carries the packets, where to, and with which reserved bytes."""
         self._set(implementation=implementation, endpoint=endpoint, reserved=reserved)
 
-    def counted(self, stats: "Stats") -> None:
-        """Take note of the peer's counters; written with the next beat."""
+    def count(self, stats: "Stats") -> None:
+        """Add the peer's counters, which start at 0 with every new peer, to the totals."""
+        received, sent = stats.rx_bytes, stats.tx_bytes
+        before = self._peer if received >= self._peer[0] and sent >= self._peer[1] else (0, 0)
+        self.history.received += received - before[0]
+        self.history.sent += sent - before[1]
+        self._peer = received, sent
         self.status = replace(
-            self.status, handshake=stats.handshake, rx_bytes=stats.rx_bytes, tx_bytes=stats.tx_bytes
+            self.status,
+            handshake=stats.handshake or self.status.handshake,
+            rx_bytes=self.history.received,
+            tx_bytes=self.history.sent,
         )
+        self._mark()
+        if self.clock.monotonic() - self._saved >= SAVE_EVERY:
+            self.save_history()
+        self._write()
 
-    def account(self, kind: str) -> None:
-        """Take note of the kind of account: free, plus, team."""
+    def show_account(self, kind: str) -> None:
+        """Show the kind of account: free, plus, team."""
         self._set(account=kind)
 
-    def serving(self, method: str, users: tuple[str, ...], listening: Collection[Listening]) -> None:
-        """Take note of what Shadowsocks offers now; no listeners when its server is down."""
+    def show_listeners(self, method: str, users: tuple[str, ...], listening: Collection[Listening]) -> None:
+        """Show what Shadowsocks offers; no listeners while its server is down."""
+        before = self.status
         self._set(method=method, users=users, listening=frozenset(listening))
+        if before.health != self.status.health:
+            self.on_change(before, self.status)
+
+    def save_history(self) -> None:
+        """Write the history to the state volume."""
+        self._saved = self.clock.monotonic()
+        if self._history_file is None:
+            return
+        try:
+            state_dir.replace(self._history_file, self.history.to_json())
+        except Error as error:
+            _log.debug("cannot save the history: %s", error)
+
+    def _keep_history(self, before: Status, now: float) -> None:
+        if self.status.state in OUTAGE and before.state in USABLE:
+            self.history.begin_interruption(now, self.status.reason)
+        elif self.status.state in (*USABLE, State.STOPPING):
+            self.history.end_interruption(now)
+        self._mark()
+        if before.state is not self.status.state and before.state in (*USABLE, *OUTAGE):
+            self.save_history()
+
+    def _mark(self) -> None:
+        kinds = {State.CONNECTED: "connected", State.DEGRADED: "degraded", State.FOREIGN: "degraded"}
+        if self.status.state in (*USABLE, *OUTAGE):
+            self.history.mark(self.clock.wall(), kinds.get(self.status.state, "down"))
 
     def _set(self, **changes: Any) -> None:
         self.status = replace(self.status, **changes)
         self._write()
 
-    def _seen(self, trace: "Trace") -> None:
-        self.status = replace(
-            self.status,
-            warp=trace.warp,
-            colo=trace.colo or self.status.colo,
-            ipv4=trace.ip if isinstance(trace.ip, IPv4Address) else self.status.ipv4,
-            ipv6=trace.ip if isinstance(trace.ip, IPv6Address) else self.status.ipv6,
-        )
-
     def _exit(self) -> str:
         exits = " and ".join(str(address) for address in (self.status.ipv4, self.status.ipv6) if address)
-        return f"warp={self.status.warp} by {exits or 'an unknown address'} {self.status.colo}".rstrip()
+        return f"warp={self.status.warp} through {exits or 'an unknown address'} {self.status.colo}".rstrip()
 
     def _write(self) -> None:
-        status = self.status
-        state, reason = status.health
-        beat = heartbeat.format_beat(state, self._answered, self._good_for, reason)
-        content = json.dumps(status_json(status, self.clock.wall()), indent=1) + "\n"
+        state, reason = self.status.health
+        beat = heartbeat.format_beat(state, self._beat, self._good_for, reason)
+        content = json.dumps(self.status.as_json(self.clock.wall(), self.history), indent=1) + "\n"
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
             _replace(self._directory / heartbeat.HEARTBEAT_NAME, beat)
@@ -234,7 +367,7 @@ class Board:
 
 
 def _replace(path: Path, text: str) -> None:
-    # No fsync: it tells of this boot alone, and must not wait for a disk.
+    # No fsync: the file describes this boot alone and must not wait for a disk.
     fresh = path.with_name(f".{path.name}.new")
     fresh.write_text(text)
     fresh.replace(path)
@@ -242,12 +375,13 @@ def _replace(path: Path, text: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What every part of one run shares: its settings, the five doors, and the status board."""
+    """What every part of one run shares: settings, the five doors, status board, and triggers."""
 
     settings: Settings
     world: World
     board: Board
+    triggers: Triggers = field(default_factory=Triggers)
 
     def state_file(self, name: str) -> Path:
-        """Return the path of one of state_dir's files."""
+        """Return the path of a file in the state directory."""
         return self.settings.account.state_dir / name

@@ -1,7 +1,7 @@
-"""The heartbeat file: written at each answered check, read by `ss-warp healthcheck`.
+"""The heartbeat file: written after each answered check, read by `ss-warp healthcheck`.
 
-Light on purpose: the check starts a new Python every few seconds, so nothing big is imported here.
-One line: state, CLOCK_BOOTTIME in seconds, how many seconds the beat is good for, reason.
+Import nothing big: the check starts a new Python every few seconds.
+One line: verdict, CLOCK_BOOTTIME in seconds, seconds until the beat expires, reason.
 """
 
 import os
@@ -9,6 +9,9 @@ import time
 
 DIRECTORY = "/run/ss-warp"
 HEARTBEAT_NAME = "heartbeat"
+
+HEALTHY = ("connected", "foreign")
+"""Verdicts that count as healthy; `foreign` after the trace page has called the tunnel WARP before."""
 
 
 def now() -> float:
@@ -22,16 +25,16 @@ def format_beat(state: str, at: float, good_for: float, reason: str) -> str:
 
 
 def find_problem(text: str, at: float) -> str:
-    """Return why the beat read at `at` is no sign of health, empty when it is one."""
+    """Return why the beat read at `at` does not prove health; empty if it does."""
     try:
         state, beaten, good_for, *reason = text.split(maxsplit=3)
         age, limit = at - float(beaten), float(good_for)
     except ValueError:
-        return "the heartbeat file is not one"
-    if state != "connected":
+        return "the heartbeat file is malformed"
+    if state not in HEALTHY:
         return f"{state}: {reason[0].strip()}" if reason else state
     if not -0.001 <= age <= limit:  # beats are written to the millisecond
-        return f"no answered check for {age:.0f} s; the supervisor does not run or hangs"
+        return f"no answered check for {age:.0f} s; the supervisor is not running or is hung"
     return ""
 
 
@@ -43,4 +46,4 @@ def healthcheck(directory: "str | os.PathLike[str]" = DIRECTORY) -> tuple[int, s
     except (OSError, ValueError) as error:
         return 1, f"no heartbeat: {error}"
     problem = find_problem(text, now())
-    return (1, problem) if problem else (0, "connected")
+    return (1, problem) if problem else (0, text.split(maxsplit=1)[0])

@@ -13,13 +13,12 @@ from anyio.abc import SocketAttribute, SocketListener, SocketStream, TaskStatus
 
 from entrypoint.addresses import Endpoint
 from entrypoint.errors import SettingsError
-from entrypoint.status.board import Board, status_json
-from entrypoint.status.states import State
+from entrypoint.status.board import Board
 
 HEADER_BYTES: Final = 8192
 CONNECTIONS: Final = 16
 SECONDS: Final = 2.0
-"""For one connection, reading and writing together: a slow reader must not hold a place."""
+"""Time limit of one connection, so that a slow reader does not occupy its place."""
 
 _log = logging.getLogger("ss-warp")
 
@@ -35,9 +34,9 @@ class Page(NamedTuple):
 async def serve(
     address: Endpoint, board: Board, *, task_status: TaskStatus[int] = anyio.TASK_STATUS_IGNORED
 ) -> None:
-    """Serve until cancelled; report the port when listening. Raises SettingsError when it cannot bind."""
+    """Serve until cancelled; report the port once listening. Raises SettingsError if it cannot bind."""
     try:
-        # anyio's own listener asks getaddrinfo, to which a host with IPv6 alone has no 127.0.0.1.
+        # anyio's own listener uses getaddrinfo, which finds no 127.0.0.1 on a host with IPv6 alone.
         family = socket.AF_INET if address.address.version == 4 else socket.AF_INET6
         bound = socket.create_server((str(address.address), address.port), family=family, backlog=CONNECTIONS)
         listener = await SocketListener.from_socket(bound)
@@ -58,7 +57,7 @@ async def serve(
                 with anyio.move_on_after(SECONDS):
                     await _converse(stream, board)
             except (anyio.BrokenResourceError, anyio.ClosedResourceError):
-                _log.debug("a client of the health server went away")
+                _log.debug("a client of the health server disconnected")
             finally:
                 places.release()
 
@@ -68,7 +67,7 @@ async def serve(
 
 
 async def _converse(stream: SocketStream, board: Board) -> None:
-    """Answer one request; every connection has but one."""
+    """Answer the one request that a connection gets."""
     http = h11.Connection(h11.SERVER, max_incomplete_event_size=HEADER_BYTES)
     try:
         while (event := http.next_event()) is h11.NEED_DATA:
@@ -96,20 +95,20 @@ async def _converse(stream: SocketStream, board: Board) -> None:
 
 
 async def answer(request: h11.Request, board: Board) -> Page:
-    """Return the page for a request."""
+    """Return the page that answers a request."""
     host = next((value.decode("ascii", "replace") for name, value in request.headers if name == b"host"), "")
-    if not _is_address(host):
-        # A web page whose name was rebound to this address sends that name.
-        return Page(400, b"ask by address, not by name\n")
+    if not _is_local_name(host):
+        # A web page whose name was rebound to this address sends that name, which has a dot.
+        return Page(400, b"use an address or a name without a dot\n")
     if request.method not in (b"GET", b"HEAD"):
         return Page(405, b"GET or HEAD\n")
     status = board.status
     match request.target.partition(b"?")[0]:
         case b"/healthz":
             state, reason = status.health
-            return Page(200 if state == State.CONNECTED else 503, f"{state}: {reason}\n".encode())
+            return Page(200 if status.healthy else 503, f"{state}: {reason}\n".encode())
         case b"/status":
-            body = json.dumps(status_json(status, board.clock.wall())).encode() + b"\n"
+            body = json.dumps(status.as_json(board.clock.wall(), board.history)).encode() + b"\n"
             return Page(200, body, "application/json")
         case b"/metrics":
             return Page(200, await _metrics(board), "text/plain; version=0.0.4; charset=utf-8")
@@ -122,14 +121,15 @@ async def _metrics(board: Board) -> bytes:
         # 100 ms of import that most lives never need; in a thread, since the loop must not wait.
         from entrypoint.status.metrics import exposition
 
-        return exposition(board.status)
+        return exposition(board.status, board.clock.wall())
 
     return await anyio.to_thread.run_sync(text)
 
 
-def _is_address(host: str) -> bool:
+def _is_local_name(host: str) -> bool:
+    """Return whether `host` is an address or, like a compose service, a name without a dot."""
     name = host.rpartition(":")[0] if not host.endswith("]") and ":" in host else host
-    if name == "localhost":
+    if name and name.replace("-", "").replace("_", "").isalnum():
         return True
     try:
         ip_address(name.strip("[]"))

@@ -1,6 +1,6 @@
-"""States of the chain, events, and the one table that says which event leads where.
+"""States of a run, events, and the one table that says which event leads where.
 
-The diagram in the README is `mermaid()` of this table.
+`mermaid()` draws the table for the documentation.
 """
 
 from enum import StrEnum
@@ -10,14 +10,24 @@ from entrypoint.errors import DefectError
 
 
 class State(StrEnum):
-    """Where the chain is. Only `connected` is healthy: a request came back through the tunnel."""
+    """Where the run is; `connected` to `blocked` are the verdicts on the tunnel."""
 
     STARTING = "starting"
     REGISTERING = "registering"
     CONNECTING = "connecting"
     CONNECTED = "connected"
+    DEGRADED = "degraded"
+    FOREIGN = "foreign"
     HEALING = "healing"
+    BLOCKED = "blocked"
     STOPPING = "stopping"
+
+
+USABLE = (State.CONNECTED, State.DEGRADED, State.FOREIGN)
+"""The tunnel carries something."""
+
+OUTAGE = (State.HEALING, State.BLOCKED)
+"""The tunnel carries nothing, and repairs go on."""
 
 
 class Event(StrEnum):
@@ -27,7 +37,10 @@ class Event(StrEnum):
     API_SILENT = "API silent"
     ACCOUNT_READY = "account ready"
     ANSWERED = "answered"
+    DEGRADED = "degraded"
+    FOREIGN = "not through WARP"
     UNANSWERED = "unanswered"
+    BLOCKED = "blocked"
     REPAIRED = "repaired"
     ACCOUNT_GONE = "account gone"
     STOP = "stop"
@@ -35,7 +48,7 @@ class Event(StrEnum):
 
 
 class Step(NamedTuple):
-    """Where an event leads, the sentence for the log and the status, and why the row exists."""
+    """Where an event leads, the sentence for log and status, and why the row exists."""
 
     to: State
     sentence: str
@@ -43,49 +56,50 @@ class Step(NamedTuple):
 
 
 _STOP = Step(State.STOPPING, "stopping", "SIGTERM or SIGINT may come at any moment")
-_FAIL = Step(State.STOPPING, "giving up", "an error that no repair answers ends every phase")
+_FAIL = Step(State.STOPPING, "giving up", "an unrecoverable error ends any phase")
+_VERDICTS = {
+    Event.ANSWERED: Step(State.CONNECTED, "connected", "health is a request answered through the tunnel"),
+    Event.DEGRADED: Step(State.DEGRADED, "", "DNS alone is no proof that clients are served"),
+    Event.FOREIGN: Step(State.FOREIGN, "", "the page may have changed: reported, never repaired"),
+    Event.UNANSWERED: Step(State.HEALING, "", "handshakes and counters look alive to a silent edge"),
+    Event.BLOCKED: Step(State.BLOCKED, "", "the cause lies outside: a person has to remove it"),
+}
+"""Any verdict may follow any other; the reason comes with it."""
 
 TRANSITIONS: dict[tuple[State, Event], Step] = {
     (State.STARTING, Event.ACCOUNT_MISSING): Step(
-        State.REGISTERING, "no account yet: registering one", "first run, or an empty state volume"
+        State.REGISTERING, "registering an account", "first run, or an empty state volume"
     ),
     (State.STARTING, Event.ACCOUNT_READY): Step(
-        State.CONNECTING, "account loaded: connecting", "a second start registers nothing"
+        State.CONNECTING, "loaded account", "a second start registers nothing"
     ),
     (State.REGISTERING, Event.API_SILENT): Step(
-        State.REGISTERING,
-        "the API gave no account",
-        "a start without an API waits and says when it tries next",
+        State.REGISTERING, "registration failed", "a start without an API waits, and says until when"
     ),
     (State.REGISTERING, Event.ACCOUNT_READY): Step(
-        State.CONNECTING, "account registered: connecting", "the account is saved before it is used"
+        State.CONNECTING, "registered account", "the account is saved before it is used"
     ),
-    (State.CONNECTING, Event.UNANSWERED): Step(
-        State.HEALING, "no answer through the tunnel yet", "a tunnel that never worked climbs the same ladder"
-    ),
-    (State.CONNECTING, Event.ANSWERED): Step(
-        State.CONNECTED, "connected", "health is a request answered through the tunnel"
-    ),
-    (State.CONNECTED, Event.UNANSWERED): Step(
-        State.HEALING, "the tunnel is silent: healing", "handshakes and counters look alive to a silent edge"
-    ),
-    (State.CONNECTED, Event.REPAIRED): Step(
-        State.CONNECTED, "peer replaced", "a changed uplink is repaired before anything is lost"
-    ),
-    (State.HEALING, Event.REPAIRED): Step(
-        State.HEALING, "repair tried", "each rung of the ladder is told, and waits for an answer"
-    ),
-    (State.HEALING, Event.ANSWERED): Step(State.CONNECTED, "connected again", "an answer ends every repair"),
-    (State.HEALING, Event.ACCOUNT_GONE): Step(
-        State.REGISTERING,
-        "the API knows this account no more: registering",
-        "only when it says so of the device and answers else, once a day",
-    ),
-    (State.HEALING, Event.ACCOUNT_READY): Step(
-        State.CONNECTING,
-        "the account has changed: connecting",
-        "asked in an outage, the API showed another edge or other addresses",
-    ),
+    **{
+        (state, event): step
+        for state in (State.CONNECTING, *USABLE, *OUTAGE)
+        for event, step in _VERDICTS.items()
+    },
+    **{
+        (state, Event.REPAIRED): Step(state, "repairing", "each repair is shown, and waits for an answer")
+        for state in (*USABLE, *OUTAGE)
+    },
+    **{
+        (state, Event.ACCOUNT_GONE): Step(
+            State.REGISTERING, "the account no longer exists, registering a new one", "once a day at most"
+        )
+        for state in OUTAGE
+    },
+    **{
+        (state, Event.ACCOUNT_READY): Step(
+            State.CONNECTING, "the account changed", "queried in an outage, the API showed another edge"
+        )
+        for state in (*USABLE, *OUTAGE)
+    },
     **{(state, Event.STOP): _STOP for state in State},
     **{(state, Event.FAIL): _FAIL for state in State if state is not State.STOPPING},
 }
@@ -100,10 +114,14 @@ def step(state: State, event: Event) -> Step:
 
 
 def mermaid() -> str:
-    """Return the table as a Mermaid state diagram; events with one source and one end share an arrow."""
-    arrows: dict[tuple[State, State], list[Event]] = {}
+    """Return the table as a Mermaid state diagram; the verdicts share one box."""
+    box = {state: "tunnel" for state in (*USABLE, *OUTAGE)}
+    arrows: dict[tuple[str, str], dict[Event, None]] = {}
     for (state, event), (to, _, _) in TRANSITIONS.items():
-        if state is not State.STOPPING:
-            arrows.setdefault((state, to), []).append(event)
+        one, other = box.get(state, str(state)), box.get(to, str(to))
+        if state is not State.STOPPING and not one == other == "tunnel":
+            arrows.setdefault((one, other), {})[event] = None
+    verdicts = [f"        {step.to}: {step.to} ({event})" for event, step in _VERDICTS.items()]
     lines = [f"    {a} --> {b}: {', '.join(events)}" for (a, b), events in arrows.items()]
-    return "\n".join(["stateDiagram-v2", "    [*] --> starting", *lines, "    stopping --> [*]"])
+    head = ["stateDiagram-v2", "    [*] --> starting", "    state tunnel {", *verdicts, "    }"]
+    return "\n".join([*head, *lines, "    stopping --> [*]"])

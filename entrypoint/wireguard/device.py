@@ -1,4 +1,4 @@
-"""One WireGuard device, whichever engine drives it."""
+"""A WireGuard device, the same for both engines."""
 
 from collections.abc import Callable
 from typing import Literal, Protocol
@@ -13,7 +13,7 @@ type Implementation = Literal["kernel", "userspace"]
 
 
 type Trouble = Literal["restarted", "gone"]
-"""What `Device.keep` reports: the engine was started again, or the interface is not there any more."""
+"""What `Device.keep` reports: the engine was restarted, or the interface is gone."""
 
 
 class Device(Protocol):
@@ -25,22 +25,22 @@ class Device(Protocol):
 
     @property
     def implementation(self) -> Implementation:
-        """Who carries the packets."""
+        """Which engine carries the packets."""
 
     async def configure(self, config: DeviceConfig) -> None:
         """Set key, mark and peer; the old peer is gone afterwards. Raises OSError."""
 
     async def recreate(self) -> None:
-        """Make interface and engine anew, with the last configuration. Raises OSError.
+        """Recreate interface and engine with the last configuration. Raises OSError.
 
-        Addresses, routes and MTU are the caller's: they went with the old interface.
+        Addresses, routes and MTU went with the old interface; the caller restores them.
         """
 
     async def keep(self, report: Callable[[Trouble], None]) -> None:
-        """Keep the engine alive, for ever; to be run in a task of its own.
+        """Keep the engine alive until cancelled; run it in a task of its own.
 
-        A dead engine is started again on the interface that is still there, with the last
-        configuration; without an interface that waits for `recreate`.
+        Restarts a dead engine on the interface it left behind, with the last configuration;
+        without an interface, waits for `recreate`.
         """
 
     async def stats(self) -> Stats:
@@ -67,13 +67,13 @@ class KernelDevice:
         await self._netlink.configure_wireguard(config)
 
     async def recreate(self) -> None:
-        """Make the interface anew."""
+        """Recreate the interface."""
         await delete_link(self._netlink, self.name)
         await self._netlink.add(Link(self.name, "wireguard"))
         await self._netlink.configure_wireguard(self._config)
 
     async def keep(self, report: Callable[[Trouble], None]) -> None:
-        """Do nothing, for ever: the kernel's engine does not die, and a lost link is seen by others."""
+        """Do nothing until cancelled: the kernel's engine cannot die; NetworkWatch sees a lost link."""
         await anyio.sleep_forever()
 
     async def stats(self) -> Stats:

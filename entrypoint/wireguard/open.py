@@ -5,18 +5,18 @@ import logging
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from entrypoint.errors import PlatformError, explain
+from entrypoint.errors import Error, PlatformError, explain
 from entrypoint.linux.kernel_objects import DeviceConfig, Link
 from entrypoint.linux.proc import memory_limit
 from entrypoint.linux.world import Netlink, World
 from entrypoint.routing.reconcile import delete_link
 from entrypoint.unwind import UnwindStack
-from entrypoint.wireguard.device import Device, KernelDevice
+from entrypoint.wireguard.device import Device, Implementation, KernelDevice
 from entrypoint.wireguard.userspace import UserspaceDevice
 
 type Choice = Literal["auto", "kernel", "userspace"]
@@ -27,7 +27,7 @@ TUN = "/dev/net/tun"
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where the machine keeps what userspace WireGuard needs."""
+    """Paths that userspace WireGuard uses; tests redirect them."""
 
     tun: Path = Path(TUN)
     sockets: Path = Path("/var/run/wireguard")
@@ -35,6 +35,38 @@ class Places:
 
 
 DEFAULT_PLACES = Places()
+
+
+@dataclass(slots=True)
+class Engine:
+    """The implementation to open, and a fall-back for a machine that breaks the first choice.
+
+    Seen in the field: kernels whose TUN refuses merged writes, NICs that mangle UDP segmentation, and kernel
+    modules that never hear an answer. Only where the setting is `auto`, and back again if that did not help.
+    """
+
+    choice: Choice
+    running: Implementation = "userspace"
+    automatic: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.automatic = self.choice == "auto"
+
+    def switch(self) -> None:
+        """Open the other implementation from now on."""
+        self.choice = "userspace" if self.running == "kernel" else "kernel"
+
+    async def can_switch(self, world: World, places: Places) -> bool:
+        """Return whether this machine has the other implementation, and the user leaves the choice."""
+        if not self.automatic:
+            return False
+        try:
+            await check_available(
+                "userspace" if self.running == "kernel" else "kernel", world.netlink, places
+            )
+        except Error:
+            return False
+        return True
 
 
 PROBE_LINK = "ss-probe"
@@ -46,9 +78,9 @@ NO_KERNEL_WIREGUARD = PlatformError(
 
 
 async def check_available(implementation: Choice, netlink: Netlink, places: Places = DEFAULT_PLACES) -> None:
-    """Find out, without changing anything for long, that `open_device` has what it needs.
+    """Check that `open_device` will have what it needs, so that no account is registered for nothing.
 
-    Raises PlatformError as `open_device` does: before an account is registered for nothing.
+    Raises PlatformError as `open_device` does.
     """
     try:
         if implementation == "userspace" or not await kernel_has_wireguard(netlink):
@@ -77,18 +109,19 @@ async def open_device(
     log: logging.Logger,
     places: Places = DEFAULT_PLACES,
 ) -> AsyncIterator[Device]:
-    """Create and configure the device; it is DOWN and without addresses. It is deleted on leaving.
+    """Create and configure the device, down and without addresses; delete it on exit.
 
-    A leftover link of this name is deleted first; the caller has made sure that the name is ours.
-    Raises PlatformError for what container or kernel lack.
+    Deletes a leftover link of this name first; the caller has checked that the name is ours.
+    Raises PlatformError for what the container or kernel lacks.
     """
     async with UnwindStack() as stack:
         try:
             old = await world.netlink.link(config.name)
             if old is not None and old.kind not in {"tun", "wireguard"}:
                 raise PlatformError(
-                    f"cannot create {config.name}: a device of this name is already there, and not ours",
-                    "set WIREGUARD_INTERFACE to a free name",
+                    f"cannot create {config.name}: "
+                    "an interface with this name already exists and is not ours",
+                    "set WIREGUARD_INTERFACE to an unused name",
                 )
             stack.undo(f"{config.name}", partial(delete_link, world.netlink, config.name))
             device = await _open_kernel_or_userspace(implementation, config, world, log, places, stack)

@@ -20,11 +20,12 @@ UAPI_GET = "get=1\n\n"
 
 
 def encode_uapi(config: DeviceConfig) -> str:
-    """Return the request that makes `config` the whole configuration: every old peer goes first."""
+    """Return the UAPI request that replaces the whole configuration with `config`."""
     lines = [
         "set=1",
         f"private_key={_hex(config.private_key)}",
         f"fwmark={config.mark}",
+        *([f"listen_port={config.listen_port}"] if config.listen_port else []),
         "replace_peers=true",
         f"public_key={_hex(config.peer_public_key)}",
         f"endpoint={config.endpoint}",
@@ -36,7 +37,7 @@ def encode_uapi(config: DeviceConfig) -> str:
 
 
 def parse_uapi(answer: str) -> Stats:
-    """Return the counters in the answer to `GET`; a device without a peer has none. Raises OSError."""
+    """Return the counters in the answer to UAPI_GET, zeros without a peer. Raises OSError."""
     fields = _fields(answer)
     handshake = int(fields.get("last_handshake_time_sec", 0))
     nanoseconds = int(fields.get("last_handshake_time_nsec", 0))
@@ -48,7 +49,7 @@ def parse_uapi(answer: str) -> Stats:
 
 
 def check_uapi(answer: str) -> None:
-    """Raise OSError unless the answer says errno=0; wireguard-go sends negative numbers."""
+    """Raise OSError unless the answer says errno=0 (wireguard-go negates its numbers)."""
     _fields(answer)
 
 
@@ -56,9 +57,9 @@ def _fields(answer: str) -> dict[str, str]:
     """Split an answer into its fields; with one peer no key but allowed_ip occurs twice."""
     fields = dict(line.partition("=")[::2] for line in answer.splitlines() if line)
     if "errno" not in fields:
-        raise ConnectionAbortedError("wireguard-go hung up in the middle of an answer")
+        raise ConnectionAbortedError("wireguard-go closed the connection in the middle of an answer")
     if number := abs(int(fields["errno"])):
-        raise OSError(number, f"wireguard-go refuses the configuration: {os.strerror(number)}")
+        raise OSError(number, f"wireguard-go rejected the configuration: {os.strerror(number)}")
     return fields
 
 
@@ -67,10 +68,10 @@ def _hex(key: str) -> str:
 
 
 START_TIMEOUT = 3.0
-"""Seconds wireguard-go may take until its socket listens, or an old one until it is gone."""
+"""Seconds that wireguard-go gets to open its socket, or a predecessor to remove its own."""
 
 POLL_INTERVAL = 0.01
-"""Seconds between two looks at a socket that nothing announces."""
+"""Seconds between two looks for the socket; nothing announces it."""
 
 RESTART_PAUSE = 0.2
 LONGEST_RESTART_PAUSE = 5.0
@@ -78,7 +79,7 @@ LONGEST_RESTART_PAUSE = 5.0
 
 
 class UserspaceDevice:
-    """A TUN and its wireguard-go (see device.Device). `keep` starts an engine again that died by itself."""
+    """A TUN and its wireguard-go (see device.Device). `keep` restarts an engine that died."""
 
     implementation: Implementation = "userspace"
 
@@ -93,7 +94,7 @@ class UserspaceDevice:
         self._engine: Running | None = None
         self._running = AsyncExitStack()
         self._started = anyio.Event()
-        # Whoever holds it may end and start the engine; the others wait instead of mending the same thing.
+        # Its holder may stop and start the engine; the others wait instead of repairing it twice.
         self._lock = anyio.Lock()
 
     @property
@@ -105,7 +106,7 @@ class UserspaceDevice:
         """Set key, mark and peer, replacing the old peer."""
         async with self._lock:
             before, self._config = self._config, config
-            # After an IPv4 endpoint, wireguard-go 0.0.20231211 takes an IPv6 one for its first four bytes.
+            # After an IPv4 endpoint, wireguard-go 0.0.20231211 reads only four bytes of an IPv6 one.
             other = config.endpoint.address.version != before.endpoint.address.version
             if other or config.reserved != before.reserved or self._engine is None:
                 await self.end()
@@ -114,7 +115,7 @@ class UserspaceDevice:
                 await self._set()
 
     async def recreate(self) -> None:
-        """Make TUN and engine anew."""
+        """Recreate TUN and engine."""
         async with self._lock:
             await self.end()
             await delete_link(self._world.netlink, self.name)
@@ -122,7 +123,7 @@ class UserspaceDevice:
             await self._start()
 
     async def keep(self, report: Callable[[Trouble], None]) -> None:
-        """Read the engine's log, and start it again when it dies."""
+        """Read the engine's log, and restart the engine when it dies."""
         while True:
             started, engine = self._started, self._engine
             if engine is not None:
@@ -138,7 +139,7 @@ class UserspaceDevice:
         return parse_uapi(await self._world.processes.exchange(self._socket, UAPI_GET))
 
     async def end(self) -> None:
-        """End the engine, if there is one; the TUN stays."""
+        """Stop the engine, if one is running; the TUN stays."""
         self._engine = None
         running, self._running = self._running, AsyncExitStack()
         await running.aclose()
@@ -171,22 +172,22 @@ class UserspaceDevice:
                     report("restarted")
 
     async def _start(self) -> None:
-        """Start the engine on the TUN and give it the configuration; the TUN's MTU stays what it was."""
+        """Start and configure the engine on the TUN, and restore the TUN's MTU."""
         await self._unused()
         link = await self._world.netlink.link(self.name)
         if link is None:
-            # The engine would make an interface of its own, which dies with it.
+            # Without it the engine would create one of its own, which dies with the engine.
             raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
         try:
             engine = await self._running.enter_async_context(self._world.processes.running(self._program()))
             await self._configured(engine)
             if link.up:
-                # The engine has set 1420 while it attached itself.
+                # wireguard-go sets 1420 when it attaches.
                 await self._world.netlink.add(LinkUp(self.name, link.mtu))
         except OSError:
             await self.end()
             raise
-        # Only now may `keep` read its lines: two readers would take them from each other.
+        # Only now may `keep` read its lines: two readers would steal them from each other.
         self._engine = engine
         self._started.set()
         self._started = anyio.Event()
@@ -199,7 +200,7 @@ class UserspaceDevice:
         )
 
     async def _unused(self) -> None:
-        """Wait until an older engine of this name is gone: it removes the socket by name, also a new one."""
+        """Wait until an older engine of this name is gone: on exit it removes the socket by name."""
         deadline = self._world.clock.monotonic() + START_TIMEOUT
         while self._world.clock.monotonic() < deadline:
             try:
@@ -209,10 +210,10 @@ class UserspaceDevice:
             await self._world.clock.sleep(POLL_INTERVAL)
 
     async def _configured(self, engine: Running) -> None:
-        """Configure a starting engine as soon as it listens. Raises OSError, also when it ends instead."""
+        """Configure a starting engine once it listens. Raises OSError, also if it ends instead."""
         clock = self._world.clock
         deadline = clock.monotonic() + START_TIMEOUT
-        trouble: OSError | None = TimeoutError(f"no socket within {START_TIMEOUT:g} s")
+        trouble: OSError | None = TimeoutError(f"no socket after {START_TIMEOUT:g} s")
         ended = False
 
         async def watch() -> None:
@@ -236,7 +237,7 @@ class UserspaceDevice:
             tasks.cancel_scope.cancel()
         if ended:
             said = [line async for line in engine.lines()]
-            raise ChildProcessError(f"it ended at once: {said[-1] if said else 'without a word'}")
+            raise ChildProcessError(f"it exited at once: {said[-1] if said else 'no output'}")
         if trouble is not None:
             raise trouble
 
@@ -245,8 +246,9 @@ class UserspaceDevice:
 
 
 def go_memory(limit: int | None) -> dict[str, str]:
-    """Return the environment that keeps Go's otherwise unbounded buffer pools within half of `limit` bytes.
+    """Return the environment that limits Go's heap to half of `limit` bytes.
 
-    The other half is for the supervisor, ssserver and the kernel's socket buffers.
+    Its buffer pools grow without bound otherwise; the other half is for the supervisor, ssserver and
+    the kernel's socket buffers.
     """
     return {} if limit is None else {"GOMEMLIMIT": f"{limit // 2 >> 10}KiB"}

@@ -76,7 +76,7 @@ class FakeTunnel:
 
     def traffic(self, device: str) -> Traffic | None:
         assert device == self.name
-        self.rx += self.bulk
+        self.rx += 50 * self.bulk
         return Traffic(self.rx, self.tx) if self.exists else None
 
     def restart_edge(self) -> None:

@@ -40,7 +40,7 @@ def test_a_03_a_device_that_was_deleted_is_registered_anew(tmp_path: Path, recor
         (one.state / "account.json").write_text(json.dumps(kept))
         pid, gone = one.pid, time.monotonic()
         cf.change(kept["account"]["device"]["id"], active=False)
-        assert "404" in one.said("the API knows this account no more: registering", 60)
+        assert "404" in one.said("the account no longer exists, registering a new one", 60)
         one.reached("connected")
         took = time.monotonic() - gone
         assert one.pid == pid, "containers that share its network keep it"

@@ -79,11 +79,11 @@ async def test_it_is_registered_once_and_told(stage: Stage, caplog: pytest.LogCa
     caplog.set_level(logging.INFO, "ss-warp")
     first = await stage.account()
     assert (stage.board.status.state, stage.board.status.account) == (State.CONNECTING, "free")
-    assert caplog.messages == ["no account yet: registering one", "account registered: connecting"]
+    assert caplog.messages == ["registering an account", "registered account (0.0 s)"]
     stage.board = stage.world.board()
     assert await stage.account() == first
     assert stage.world.http.api.calls == [("POST", "/v0a2158/reg")]
-    assert caplog.messages[2:] == ["account loaded: connecting"]
+    assert caplog.messages[2:] == ["loaded account"]
 
 
 async def test_without_an_answer_it_waits_and_says_until_when(
@@ -96,7 +96,7 @@ async def test_without_an_answer_it_waits_and_says_until_when(
     ]
     begun = stage.world.clock.now
     await stage.account()
-    told = [line for line in caplog.messages if line.startswith("the API gave no account: ")]
+    told = [line for line in caplog.messages if line.startswith("registration failed: ")]
     assert len(told) == 3
     assert all("; retrying in " in line for line in told)
     assert stage.world.clock.now - begun > 120

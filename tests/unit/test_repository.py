@@ -59,11 +59,12 @@ SHORTEST = 60
 SHORT = {
     "entrypoint/early/optional.py": "light: the early path and the kill switch leave out the same pieces",
     "entrypoint/early/preflight.py": "light: runs before the firewall is closed",
+    "entrypoint/health/explainer.py": "the effects around the pure diagnosis",
+    "entrypoint/health/observer.py": "what the monitor reports and needs; its users import no more",
     "entrypoint/linux/nft.py": "one of the five doors",
     "entrypoint/linux/run.py": "light: the early path starts nft with it",
     "entrypoint/linux/this_machine.py": "the only place that builds the real World",
     "entrypoint/status/heartbeat.py": "light: `healthcheck` starts a new Python every few seconds",
-    "entrypoint/status/metrics.py": "imported only when /metrics is asked for: it loads slowly",
 }
 """Why a product file may be shorter than SHORTEST lines."""
 

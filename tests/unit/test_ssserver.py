@@ -116,7 +116,7 @@ async def test_c14_one_that_hangs_is_noticed_and_started_again(
         await world.clock.sleep(300)
         assert started(world, 2)(), "it never answered"
     said = [line for line in caplog.messages if line.startswith("ssserver")]
-    assert said == ["ssserver does not answer", "ssserver hangs: starting it again"]
+    assert said == ["ssserver does not react to clients", "ssserver hangs, restarting it"]
 
 
 async def test_c14_one_that_goes_on_after_half_a_minute_is_left_alone(
@@ -133,7 +133,7 @@ async def test_c14_one_that_goes_on_after_half_a_minute_is_left_alone(
             assert listeners(board) == 4
         assert started(world, 1)()
     said = [line for line in caplog.messages if line.startswith("ssserver")]
-    assert said == ["ssserver does not answer", "ssserver answers again"] * 3
+    assert said == ["ssserver does not react to clients", "ssserver reacts again"] * 3
 
 
 async def test_one_that_speaks_but_takes_no_client_keeps_those_it_has(world: FakeWorld) -> None:

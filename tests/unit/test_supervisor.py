@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -74,13 +75,13 @@ async def test_a_first_start_tells_each_phase_a_second_none_of_it(
     async with world.serving():
         pass
     first = [record.message for record in caplog.records]
-    assert [line.split(":")[0] for line in first] == [
-        "no account yet",
-        "account registered",
+    assert [re.split(r":| \(\d", line)[0] for line in first] == [
+        "registering an account",
+        "registered account",
         "this kernel has no WireGuard",
         "brought up wg0 (userspace), routes and firewall",
         "connected",
-        "Shadowsocks listens on tcp 172.18.0.5",
+        "Shadowsocks is listening on tcp 172.18.0.5",
     ]
     caplog.clear()
     async with world.serving():

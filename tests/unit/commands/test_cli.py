@@ -41,7 +41,7 @@ def printed(capsys: pytest.CaptureFixture[str], *arguments: str, directory: Path
 
 def test_status_for_people_and_for_programs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     board = Board(FakeClock(), tmp_path)
-    board.device("kernel", Endpoint(ip_address("162.159.192.6"), 2408))
+    board.show_device("kernel", Endpoint(ip_address("162.159.192.6"), 2408))
     text = printed(capsys, "status", directory=tmp_path)
     assert "state        starting since 2027-01-15T08:00:00Z: starting" in text
     assert "tunnel       kernel to 162.159.192.6:2408" in text

@@ -5,15 +5,21 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_address
+from random import Random
 from typing import Any, cast
 
 import anyio
 import pytest
 
-from entrypoint.addresses import Endpoint
+from entrypoint.addresses import Endpoint, Family
+from entrypoint.health.diagnosis import Cause, Diagnosis, Outside
+from entrypoint.health.explainer import explain_trouble
 from entrypoint.health.ladder import Rung
+from entrypoint.health.memory import HealthMemory
 from entrypoint.health.monitor import HealthMonitor
+from entrypoint.health.observer import Hooks
 from entrypoint.health.probe import Probe, Trace
+from entrypoint.health.verdict import Verdict
 from entrypoint.linux.kernel_objects import DeviceConfig
 from entrypoint.linux.world import World
 from tests.fakes.clock import FakeClock
@@ -32,15 +38,26 @@ class Events:
 
     clock: FakeClock
     seen: list[tuple[float, object]] = field(default_factory=list)
+    verdicts: list[tuple[float, Verdict]] = field(default_factory=list)
+    causes: list[tuple[float, Cause]] = field(default_factory=list)
 
-    def answered(self, trace: Trace | None) -> None:
+    def record_answer(self, family: Family | None, trace: Trace | None, round_trip: float) -> None:
         self.seen.append((self.clock.now, trace or "dns"))
 
-    def silent(self, reason: str) -> None:
-        self.seen.append((self.clock.now, reason))
+    def show(self, verdict: Verdict) -> None:
+        if not (self.verdicts and self.verdicts[-1][1] == verdict):
+            self.verdicts.append((self.clock.now, verdict))
 
-    def healing(self, rung: Rung) -> None:
+    def show_repair(self, rung: Rung) -> None:
         self.seen.append((self.clock.now, rung))
+
+    def show_cause(self, cause: Diagnosis | None) -> None:
+        if cause:
+            self.causes.append((self.clock.now, cause.cause))
+
+    def shown(self, kind: type[object], since: float = 0) -> float:
+        """When a verdict of this kind was first shown."""
+        return next((at for at, one in self.verdicts if at >= since and isinstance(one, kind)), float("inf"))
 
     def rungs(self) -> list[Rung]:
         return [what for _, what in self.seen if isinstance(what, Rung)]
@@ -60,6 +77,7 @@ class Bench:
     monitor: HealthMonitor
     restored: list[float]
     doubts: list[float]
+    outside: Outside = field(default_factory=lambda: Outside(udp=True))
 
     async def until(self, seconds: float) -> None:
         """Let virtual time go on."""
@@ -78,6 +96,10 @@ def quiet_httpx() -> Iterator[None]:
 
 @pytest.fixture
 def bench(anyio_backend: str) -> Bench:
+    return make_bench()
+
+
+def make_bench(seed: int = 0) -> Bench:
     clock = FakeClock()
     config = DeviceConfig("wg0", "", "", ENDPOINTS[0], 0x1000, 25)
     edge = FakeTunnel(clock, config)
@@ -89,21 +111,16 @@ def bench(anyio_backend: str) -> Bench:
         restored.append(clock.now)
 
     unused = cast("Any", None)
+
+    async def look_outside(endpoint: Endpoint) -> Outside:
+        return made.outside
+
     world = World(clock=clock, http=edge, netlink=unused, nft=unused, processes=unused)
-    log = logging.getLogger("test")
-    monitor = HealthMonitor(
-        edge,
-        config,
-        ENDPOINTS,
-        PROBE,
-        world,
-        events,
-        restore,
-        lambda: doubts.append(clock.now),
-        log,
-        traffic=edge.traffic,
-    )
-    return Bench(clock, edge, events, monitor, restored, doubts)
+    hooks = Hooks(restore, lambda: doubts.append(clock.now), look_outside)
+    memory = HealthMemory(random=Random(seed))
+    monitor = HealthMonitor(edge, config, ENDPOINTS, PROBE, world, events, hooks, edge.traffic, memory=memory)
+    made = Bench(clock, edge, events, monitor, restored, doubts)
+    return made
 
 
 @asynccontextmanager
@@ -111,6 +128,7 @@ async def watching(bench: Bench, seconds: float = 1.0) -> AsyncIterator[None]:
     """Watch a tunnel that has answered for some seconds."""
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(bench.monitor.run)
+        tasks.start_soon(explain_trouble, bench.monitor)
         await bench.until(seconds)
         yield
         tasks.cancel_scope.cancel()

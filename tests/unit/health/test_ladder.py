@@ -9,6 +9,7 @@ from entrypoint.health.ladder import (
     INTERFACE_MISSING,
     LADDER,
     ROUNDS,
+    SWITCH_ENGINE,
     UPLINK_CHANGED,
     Climb,
     Outage,
@@ -16,7 +17,11 @@ from entrypoint.health.ladder import (
     next_rung,
 )
 
-R, N, C, A = Rung.REPLACE_PEER, Rung.NEXT_ENDPOINT, Rung.RECREATE, Rung.ASK_API
+R, N, P = Rung.REPLACE_PEER, Rung.NEXT_ENDPOINT, Rung.NEW_PORT
+C, A, S = Rung.RECREATE, Rung.ASK_API, Rung.SWITCH_ENGINE
+
+
+ROWS = (*LADDER, ASK_API, SWITCH_ENGINE, INTERFACE_MISSING, UPLINK_CHANGED)
 
 
 def climbed(*steps: tuple[Rung, float]) -> tuple[Climb, ...]:
@@ -58,16 +63,35 @@ def test_every_endpoint_has_its_turn() -> None:
 def test_with_one_endpoint_there_is_no_next_one() -> None:
     rungs = [rung for rung, _ in outage(200, 3)]
     assert N not in rungs
-    assert {R, C, A} == set(rungs)
+    assert {R, P, C, A} == set(rungs)
 
 
 @pytest.mark.parametrize("endpoints", [1, 2, 8])
 def test_n_07_the_api_is_asked_after_three_rounds_and_then_left_in_peace(endpoints: int) -> None:
-    rungs = [rung for rung, _ in outage(1200, 3, endpoints=endpoints)]
-    round_ = 2 + min(3, endpoints - 1)
+    rungs = [rung for rung, _ in outage(1200, 3, endpoints=endpoints, jitter=0.5)]
+    round_ = 3 + min(3, endpoints - 1)
     assert rungs.index(A) == ROUNDS * round_
     assert rungs.count(A) == 2, "once in ten minutes"
     assert rungs.count(A) <= len(rungs) / round_ / ROUNDS
+
+
+def test_the_source_port_changes_before_thirty_seconds() -> None:
+    for endpoints in (1, 2, 8):
+        assert min(at for rung, at in outage(30, 2, endpoints=endpoints) if rung is P) < 30
+
+
+@pytest.mark.parametrize("jitter", [0.0, 0.5, 1.0])
+def test_the_api_is_asked_at_a_time_of_its_own(jitter: float) -> None:
+    asked = [at for rung, at in outage(1500, 3, endpoints=8, jitter=jitter) if rung is A]
+    assert asked[0] >= 60 * jitter
+    assert asked[1] - asked[0] == pytest.approx(600 * (0.8 + 0.4 * jitter), abs=6)
+
+
+def test_the_other_engine_is_tried_once_a_day_after_a_minute() -> None:
+    assert S not in [rung for rung, _ in outage(3600, 3, endpoints=8)]
+    switched = [at for rung, at in outage(3600, 3, endpoints=8, other_engine=True) if rung is S]
+    assert len(switched) == 1
+    assert 60 <= switched[0] < 66
 
 
 def test_a_short_outage_never_bothers_the_api() -> None:
@@ -109,8 +133,8 @@ def test_a_flapping_tunnel_is_repaired_once_in_five_seconds() -> None:
 
 
 def test_every_row_says_why() -> None:
-    assert all(row.reason for row in (*LADDER, ASK_API, INTERFACE_MISSING, UPLINK_CHANGED))
-    assert {row.rung for row in (*LADDER, ASK_API)} == set(Rung)
+    assert all(row.reason for row in ROWS)
+    assert {row.rung for row in ROWS} == set(Rung)
 
 
 @given(
@@ -129,7 +153,7 @@ def test_no_row_is_climbed_more_often_than_it_may(
     rung = next_rung(history, now, Outage(since, missing, moved, endpoints))
     if rung is None:
         return
-    rows = [row for row in (*LADDER, ASK_API, INTERFACE_MISSING, UPLINK_CHANGED) if row.rung is rung]
+    rows = [row for row in ROWS if row.rung is rung]
     loosest = max(rows, key=lambda row: row.burst)
     recent = sum(climb.rung is rung and now - climb.at < loosest.seconds for climb in history)
     assert recent < loosest.burst

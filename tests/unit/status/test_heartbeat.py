@@ -13,9 +13,9 @@ from entrypoint.status.heartbeat import find_problem, format_beat, healthcheck
 @pytest.mark.parametrize(
     ("text", "wrong"),
     [
-        ("", "is not one"),
-        ("connected", "is not one"),
-        ("connected x 30\n", "is not one"),
+        ("", "malformed"),
+        ("connected", "malformed"),
+        ("connected x 30\n", "malformed"),
         (format_beat("healing", 100, 30, "a\nb"), "healing: a b"),
         (format_beat("starting", 100, 30, ""), "starting"),
         (format_beat("connected", 60, 30, ""), "no answered check for 40 s"),

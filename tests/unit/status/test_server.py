@@ -10,6 +10,7 @@ import pytest
 from entrypoint.addresses import Endpoint
 from entrypoint.errors import SettingsError
 from entrypoint.health.probe import Trace
+from entrypoint.health.verdict import Alive, Foreign, Silent
 from entrypoint.linux.kernel_objects import Stats
 from entrypoint.status.board import Board
 from entrypoint.status.server import CONNECTIONS, serve
@@ -24,6 +25,11 @@ ANSWER = Trace("on", ip_address("104.28.0.1"), "AMS", "NL")
 @pytest.fixture
 def board(tmp_path: Path) -> Board:
     return Board(FakeClock(), tmp_path)
+
+
+def answer(board: Board) -> None:
+    board.record_answer(4, ANSWER, 0.05)
+    board.show(Alive())
 
 
 @asynccontextmanager
@@ -59,15 +65,15 @@ async def test_healthz_is_503_until_connected(board: Board) -> None:
     async with serving(board) as port:
         assert (await asked(port, "/healthz"))[::2] == (503, "starting: starting\n")
         board.move(Event.ACCOUNT_READY)
-        board.answered(ANSWER)
+        answer(board)
         assert (await asked(port, "/healthz"))[0] == 200
-        board.silent("no answer through wg0")
+        board.show(Silent("no answer through wg0"))
         code, _, body = await asked(port, "/healthz?verbose")
         assert code == 503
         assert body.startswith("healing: ")
         assert "no answer through wg0" in body
-        board.answered(ANSWER)
-        board.serving("2022-blake3-aes-128-gcm", (), ())
+        answer(board)
+        board.expect(shadowsocks=True)
         assert (await asked(port, "/healthz"))[0] == 503, "nobody serves clients"
 
 
@@ -80,7 +86,7 @@ async def test_status_is_the_object_of_the_command(board: Board, tmp_path: Path)
 
 
 async def test_metrics(board: Board) -> None:
-    board.counted(Stats(1_800_000_000, 10, 20))
+    board.count(Stats(1_800_000_000, 10, 20))
     async with serving(board) as port:
         code, head, body = await asked(port, "/metrics")
     assert code == 200
@@ -110,8 +116,21 @@ async def test_other_paths_are_not_there(board: Board) -> None:
         assert (await asked(port, "/../healthz"))[0] == 404
 
 
-@pytest.mark.parametrize("host", ["localhost:9999", "127.0.0.1", "[::1]:9999", "[::1]", "172.18.0.2:9999"])
-async def test_addresses_are_good_hosts(board: Board, host: str) -> None:
+async def test_a_page_that_does_not_say_warp_is_unhealthy_until_it_once_did(board: Board) -> None:
+    async with serving(board) as port:
+        board.move(Event.ACCOUNT_READY)
+        board.show(Foreign("the trace page says warp=off", proven=False))
+        assert (await asked(port, "/healthz"))[::2] == (503, "unproven: the trace page says warp=off\n")
+        answer(board)
+        board.show(Foreign("the trace page says warp=off"))
+        assert (await asked(port, "/healthz"))[::2] == (200, "foreign: the trace page says warp=off\n")
+
+
+@pytest.mark.parametrize(
+    "host",
+    ["localhost:9999", "127.0.0.1", "[::1]:9999", "[::1]", "172.18.0.2:9999", "ss-warp:9999", "ss_warp"],
+)
+async def test_addresses_and_names_without_a_dot_are_good_hosts(board: Board, host: str) -> None:
     async with serving(board) as port:
         assert (await asked(port, "/status", host=host))[0] == 200
 

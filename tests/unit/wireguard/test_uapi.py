@@ -75,7 +75,7 @@ def test_a_device_without_a_peer_has_no_counters() -> None:
 
 @pytest.mark.parametrize("number", [-22, 22])
 def test_a_refusal_is_an_oserror_with_its_number(number: int) -> None:
-    with pytest.raises(OSError, match="refuses") as caught:
+    with pytest.raises(OSError, match="rejected") as caught:
         check_uapi(f"errno={number}\n\n")
     assert caught.value.errno == errno.EINVAL
 

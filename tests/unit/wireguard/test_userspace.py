@@ -126,9 +126,9 @@ async def test_configured_while_dead_it_starts_with_the_latest(bench: Bench) -> 
 @pytest.mark.anyio
 async def test_a_refused_configuration_is_an_error(bench: Bench) -> None:
     async with bench.kept() as device:
-        with pytest.raises(OSError, match="refuses"):
+        with pytest.raises(OSError, match="rejected"):
             await device.configure(replace(CONFIG, peer_public_key="AAAA"))
-        with pytest.raises(OSError, match="refuses"):
+        with pytest.raises(OSError, match="rejected"):
             await device.recreate()
         assert bench.processes.alive() == []
 
