@@ -129,7 +129,8 @@ class AccountUpkeep:
         while True:
             await self._doubted.wait()
             self._doubted = anyio.Event()
-            if self._clock.monotonic() < self._rechecks.due:
+            await self._clock.sleep(self._rechecks.due - self._clock.monotonic())
+            if not self._in_doubt():
                 continue
             self._rechecks.due = self._clock.monotonic() + random.uniform(0.8, 1.2) * RECHECK_EVERY  # noqa: S311
             while self._in_doubt():

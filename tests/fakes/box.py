@@ -54,6 +54,7 @@ class Box:
         self.clock = FakeClock()
         self.told: list[tuple[str, float]] = []
         self.wishes = AccountWishes("lab")
+        self.remembers = False
         self.own: tuple[Address, ...] = ()
         self.url = f"https://{HOST}"
 
@@ -75,6 +76,7 @@ class Box:
             servers=(DNS,),
             mark=0x1000,
             base_url=self.url,
+            memory=self.directory / "addresses.json" if self.remembers else None,
         )
 
     async def start(self) -> Account:

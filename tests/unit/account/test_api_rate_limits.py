@@ -147,3 +147,29 @@ def test_a_memory_of_any_bytes_is_at_worst_none(data: bytes) -> None:
         cached_addresses(memory, "a.example")
         cache_addresses(memory, "a.example", [ip_address("192.0.2.1")])
         assert cached_addresses(memory, "a.example") == (ip_address("192.0.2.1"),)
+
+
+async def test_every_client_and_address_is_tried_before_giving_up_and_what_worked_is_remembered(
+    box: Box,
+) -> None:
+    """A filter on the way stops one family's TLS greetings, and one client's on the other family."""
+    six = ip_address("2001:db8::80")
+    box.http.dns[DNS] = {HOST: [API, six]}
+
+    def swallowed(request: httpx.Request) -> httpx.Response:
+        raise httpx.ConnectTimeout("no answer in time")
+
+    def only_the_second_client(request: httpx.Request) -> httpx.Response:
+        if request.headers["User-Agent"].startswith("okhttp/"):
+            raise httpx.ConnectError("TLSV1_ALERT_PROTOCOL_VERSION")
+        return box.site(request)
+
+    box.remembers = True
+    box.http.sites = {API: swallowed, six: only_the_second_client}
+    await box.start()
+    assert not box.clock.slept and len(box.site.devices) == 1
+    tried = len(box.http.connected)
+    assert tried == 3, "the first client at both addresses, the second where it works"
+    box.path.unlink()
+    await box.start()
+    assert len(box.http.connected) == tried + 1, "what worked the last time comes first"
