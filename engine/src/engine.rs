@@ -20,7 +20,7 @@ use crate::uapi::{self, Change, Junk, Refused, Request, State};
 use crate::udp::{Batch, Inbox, Socket};
 
 /// Time between two looks at the timers, whose own unit is a second.
-const TICK: Duration = Duration::from_millis(250);
+pub const TICK: Duration = Duration::from_millis(250);
 /// Packets taken from the TUN before the socket has its turn.
 const READS: usize = 16;
 /// Room for a turn's segments before the memory is taken again.
@@ -83,11 +83,11 @@ impl Engine {
         })
     }
 
-    /// Wait until something is to be done, at most until the next tick, and do it.
-    pub fn turn(&mut self, signals: Option<BorrowedFd<'_>>) -> io::Result<Turn> {
+    /// Wait until something is to be done, not longer than `patience`, and do it.
+    pub fn turn(&mut self, signals: Option<BorrowedFd<'_>>, patience: Duration) -> io::Result<Turn> {
         let now = Instant::now();
         let held = self.peer.as_ref().map_or(Duration::ZERO, |peer| peer.held(now));
-        let mut wait = TICK.saturating_sub(now.duration_since(self.ticked));
+        let mut wait = patience.min(TICK.saturating_sub(now.duration_since(self.ticked)));
         if !held.is_zero() {
             wait = wait.min(held);
         }

@@ -77,9 +77,12 @@ fn run(name: &str) -> Result<(), String> {
         .map_err(|error| format!("cannot listen on {}/{name}.sock: {error}", control::DIRECTORY))?;
     let mut engine = Engine::new(tun, Some(listener), reserved, junk)
         .map_err(|error| format!("cannot open the UDP socket: {error}"))?;
-    while engine.turn(Some(signals.as_fd())).map_err(|error| format!("cannot wait: {error}"))? == Turn::More {
+    loop {
+        let turn = engine.turn(Some(signals.as_fd()), engine::TICK);
+        if turn.map_err(|error| format!("cannot wait: {error}"))? != Turn::More {
+            return Ok(());
+        }
     }
-    Ok(())
 }
 
 /// No core, which would hold keys: neither by a signal nor by a panic, which ends us without one.

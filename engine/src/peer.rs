@@ -377,7 +377,7 @@ fn address(packet: &[u8], ipv4: usize, ipv6: usize) -> &[u8] {
 }
 
 /// Cut off the padding; nothing when it is a keepalive, or no whole IP packet.
-fn unpadded(mut packet: Packet) -> Option<Packet> {
+pub fn unpadded(mut packet: Packet) -> Option<Packet> {
     let length = match packet.first()? >> 4 {
         4 if packet.len() >= 20 => usize::from(u16::from_be_bytes([packet[2], packet[3]])),
         6 if packet.len() >= 40 => 40 + usize::from(u16::from_be_bytes([packet[4], packet[5]])),
@@ -395,7 +395,7 @@ const ECT1: u8 = 0b01;
 const CE: u8 = 0b11;
 
 /// The congestion bits, which alone of a packet's class are shown outside (RFC 6040, normal mode).
-fn congestion(packet: &[u8]) -> u8 {
+pub fn congestion(packet: &[u8]) -> u8 {
     match packet {
         [first, second, ..] if first >> 4 == 4 => second & 3,
         [first, second, ..] if first >> 4 == 6 => second >> 4 & 3,
@@ -405,7 +405,7 @@ fn congestion(packet: &[u8]) -> u8 {
 
 /// Bring congestion met outside inwards (RFC 6040, figure 4). A packet whose transport cannot be told of it
 /// is lost instead.
-fn combined(mut packet: Packet, outer: u8) -> Option<Packet> {
+pub fn combined(mut packet: Packet, outer: u8) -> Option<Packet> {
     let inner = congestion(&packet);
     let new = match (inner, outer) {
         (0, CE) => return None,

@@ -1,1 +1,11 @@
+//! Tests of the pure parts by tables and properties, and of whole devices over sockets.
 
+mod coalesce;
+mod device;
+mod garbage;
+mod made;
+mod peer;
+mod roundtrip;
+mod segment;
+mod sums;
+mod uapi;
