@@ -265,7 +265,7 @@ impl Engine {
             }
         }
         let refused = |error: io::Error| error.raw_os_error().unwrap_or(libc::EIO);
-        if let Some(mark) = change.fwmark {
+        if let Some(mark) = change.fwmark.filter(|mark| *mark != self.mark) {
             self.out.socket.mark(mark).map_err(refused)?;
             self.mark = mark;
         }
