@@ -6,11 +6,11 @@ from typing import Any
 
 from bench.figures import BETTER, FIGURES, ITSELF, Figure, Goal
 from bench.lanes import DIRECT, OURS, PEERS, WIREGUARD
-from bench.reserved import WITH, WITHOUT
+from bench.reserved import ENGINE, WITH, WITHOUT
 from bench.samples import Samples
 
 BEGIN, END = "<!-- figures: written by `make bench` -->\n", "<!-- /figures -->\n"
-CONTESTANTS = (OURS, WIREGUARD, *PEERS, DIRECT, WITH, WITHOUT)
+CONTESTANTS = (OURS, WIREGUARD, *PEERS, DIRECT, ENGINE, WITH, WITHOUT)
 
 
 def written(text: str, results: Mapping[str, Any]) -> str:

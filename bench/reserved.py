@@ -1,4 +1,4 @@
-"""What reserved bytes cost: the image's wireguard-go with them, beside Debian's, which knows none.
+"""What reserved bytes cost: our engine with them, and wireguard-go with and without.
 
 near ── veth ── far     a lane each, with the same program at both ends; one TCP stream from near to far
 
@@ -28,16 +28,17 @@ from tests.cloudflare.netns import Namespace
 from tests.lab.product import eventually
 from tests.lab.stand import STOCK, text
 
-OURS = "/usr/local/bin/wireguard-go"
-WITH, WITHOUT = "reserved bytes", "Debian's wireguard-go"
+OURS, PATCHED = "/usr/local/bin/ss-warp-wireguard", "/usr/local/bin/wireguard-go"
+ENGINE, WITH, WITHOUT = "ss-warp-wireguard", "reserved bytes", "Debian's wireguard-go"
 LANES: Mapping[str, tuple[str, dict[str, str]]] = {
-    WITH: (OURS, {"WG_RESERVED": "193,29,7"}),
+    ENGINE: (OURS, {"WG_RESERVED": "193,29,7"}),
+    WITH: (PATCHED, {"WG_RESERVED": "193,29,7"}),
     WITHOUT: (STOCK, {"WG_PROCESS_FOREGROUND": "1"}),
 }
 MTU = 1280
 BLOCK = 1 << 20
 TURN = 16 * BLOCK
-"""Bytes: some 0.1 s, so that both lanes see the same load of the machine."""
+"""Bytes: some 0.1 s, so that all lanes see the same load of the machine."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +126,7 @@ def configured(device: str, request: str) -> bool:
 
 
 def reserved(_directory: Path, rounds: int, seconds: float) -> Samples:
-    """Measure both lanes, so many seconds each a round, and what they cost both their engines."""
+    """Measure all lanes, so many seconds each a round, and what they cost both their engines."""
     notes = Notes()
     file = os.memfd_create("bulk")
     os.write(file, os.urandom(BLOCK))

@@ -20,7 +20,7 @@ from entrypoint.errors import DefectError, Error, PlatformError, SettingsError, 
 from entrypoint.health.probe import QUERY_NAME
 from entrypoint.linux import state_dir
 from entrypoint.linux.kernel_objects import Snapshot
-from entrypoint.linux.proc import read_wildcards
+from entrypoint.linux.proc import ENGINE, read_wildcards
 from entrypoint.linux.sockets import open_socket
 from entrypoint.linux.state_dir import ACCOUNT_FILE
 from entrypoint.linux.world import Bound, Marked, World
@@ -61,7 +61,7 @@ def engine(implementation: str, *, in_kernel: bool) -> Finding:
             PlatformError("this kernel has no WireGuard", f"WIREGUARD_IMPLEMENTATION=auto, or {hint}")
         )
     wish = "" if implementation == "userspace" else f"the kernel is faster: {hint}"
-    return Finding("note" if wish else "ok", "WireGuard: wireguard-go", wish)
+    return Finding("note" if wish else "ok", f"WireGuard: {ENGINE}", wish)
 
 
 def surroundings(settings: Settings, snapshot: Snapshot, wildcards: frozenset[int]) -> Iterator[Finding]:

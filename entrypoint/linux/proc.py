@@ -37,8 +37,11 @@ def read_listening(tables: Path = SOCKET_TABLES) -> frozenset[int]:
     return frozenset(int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == LISTEN)
 
 
-ENGINE: Final = "wireguard-go"
-"""Its socket is on a wildcard address, but its packets carry the mark."""
+ENGINE: Final = "ss-warp-wireguard"
+"""Our userspace WireGuard (`engine/`). Its socket is on a wildcard address, but its packets carry the mark."""
+
+NAME_LENGTH = 15
+"""The kernel keeps so many characters of a program's name."""
 
 
 IPV6_DISABLED = Path("/proc/sys/net/ipv6/conf/default/disable_ipv6")
@@ -76,22 +79,8 @@ def read_wildcards(proc: Path = Path("/proc")) -> frozenset[int]:
 def _sockets_of(program: str, proc: Path) -> Iterable[int]:
     for comm in proc.glob("[0-9]*/comm"):
         with suppress(OSError):  # it may end meanwhile, or belong to another user
-            if comm.read_text().strip() == program:
+            if comm.read_text().strip() == program[:NAME_LENGTH]:
                 for entry in (comm.parent / "fd").iterdir():
                     kind, _, inode = str(entry.readlink()).partition(":")
                     if kind == "socket":
                         yield int(inode.strip("[]"))
-
-
-def memory_limit(cgroup: Path) -> int | None:
-    """Return the container's memory limit in bytes (cgroup v2, else v1), None without a limit."""
-    # The pools of wireguard-go are unbounded: without a limit 141 MB after load, with one 58 MB, at some cost
-    # in throughput. So a limit is set only if the container has one.
-    for file in (cgroup / "memory.max", cgroup / "memory" / "memory.limit_in_bytes"):
-        try:
-            text = file.read_text().strip()
-        except OSError:
-            continue
-        # v1 writes "unlimited" as a number close to 2^63.
-        return int(text) if text.isdecimal() and int(text) < 1 << 62 else None
-    return None

@@ -12,7 +12,7 @@ from typing import Literal
 
 from entrypoint.errors import Error, PlatformError, explain
 from entrypoint.linux.kernel_objects import DeviceConfig, Link
-from entrypoint.linux.proc import memory_limit
+from entrypoint.linux.proc import ENGINE
 from entrypoint.linux.world import Netlink, World
 from entrypoint.routing.reconcile import delete_link
 from entrypoint.unwind import UnwindStack
@@ -31,7 +31,6 @@ class Places:
 
     tun: Path = Path(TUN)
     sockets: Path = Path("/var/run/wireguard")
-    cgroup: Path = Path("/sys/fs/cgroup")
 
 
 DEFAULT_PLACES = Places()
@@ -146,11 +145,11 @@ async def _open_kernel_or_userspace(
             return kernel
         if implementation == "kernel":
             raise NO_KERNEL_WIREGUARD
-        log.info("this kernel has no WireGuard: using wireguard-go")
+        log.info("this kernel has no WireGuard: using %s", ENGINE)
     require_tun(places.tun)
     _require_sockets(places)
-    userspace = UserspaceDevice(config, world, log, places.sockets, memory_limit(places.cgroup))
-    stack.undo("wireguard-go", userspace.end)
+    userspace = UserspaceDevice(config, world, log, places.sockets)
+    stack.undo(ENGINE, userspace.end)
     await userspace.recreate()
     return userspace
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import anyio
 
-from entrypoint.linux.kernel_objects import DeviceConfig, Link, LinkUp, Stats
+from entrypoint.linux.kernel_objects import DeviceConfig, Link, Stats
+from entrypoint.linux.proc import ENGINE
 from entrypoint.linux.world import Program, Running, World
 from entrypoint.retry import after, retrying
 from entrypoint.routing.reconcile import delete_link
@@ -49,7 +50,7 @@ def parse_uapi(answer: str) -> Stats:
 
 
 def check_uapi(answer: str) -> None:
-    """Raise OSError unless the answer says errno=0 (wireguard-go negates its numbers)."""
+    """Raise OSError unless the answer says errno=0; some engines send negative numbers."""
     _fields(answer)
 
 
@@ -57,9 +58,9 @@ def _fields(answer: str) -> dict[str, str]:
     """Split an answer into its fields; with one peer no key but allowed_ip occurs twice."""
     fields = dict(line.partition("=")[::2] for line in answer.splitlines() if line)
     if "errno" not in fields:
-        raise ConnectionAbortedError("wireguard-go closed the connection in the middle of an answer")
+        raise ConnectionAbortedError(f"{ENGINE} hung up in the middle of an answer")
     if number := abs(int(fields["errno"])):
-        raise OSError(number, f"wireguard-go rejected the configuration: {os.strerror(number)}")
+        raise OSError(number, f"{ENGINE} refuses the configuration: {os.strerror(number)}")
     return fields
 
 
@@ -68,7 +69,7 @@ def _hex(key: str) -> str:
 
 
 START_TIMEOUT = 3.0
-"""Seconds that wireguard-go gets to open its socket, or a predecessor to remove its own."""
+"""Seconds that the engine gets to open its socket, or a predecessor to remove its own."""
 
 POLL_INTERVAL = 0.01
 """Seconds between two looks for the socket; nothing announces it."""
@@ -79,18 +80,15 @@ LONGEST_RESTART_PAUSE = 5.0
 
 
 class UserspaceDevice:
-    """A TUN and its wireguard-go (see device.Device). `keep` restarts an engine that died."""
+    """A TUN and its engine (see device.Device). `keep` restarts an engine that died."""
 
     implementation: Implementation = "userspace"
 
-    def __init__(
-        self, config: DeviceConfig, world: World, log: logging.Logger, sockets: Path, memory: int | None
-    ) -> None:
+    def __init__(self, config: DeviceConfig, world: World, log: logging.Logger, sockets: Path) -> None:
         self._config = config
         self._world = world
         self._log = log
         self._socket = sockets / f"{config.name}.sock"
-        self._memory = memory
         self._engine: Running | None = None
         self._running = AsyncExitStack()
         self._started = anyio.Event()
@@ -106,9 +104,8 @@ class UserspaceDevice:
         """Set key, mark and peer, replacing the old peer."""
         async with self._lock:
             before, self._config = self._config, config
-            # After an IPv4 endpoint, wireguard-go 0.0.20231211 reads only four bytes of an IPv6 one.
-            other = config.endpoint.address.version != before.endpoint.address.version
-            if other or config.reserved != before.reserved or self._engine is None:
+            # The engine reads the reserved bytes when it starts.
+            if config.reserved != before.reserved or self._engine is None:
                 await self.end()
                 await self._start()
             else:
@@ -128,7 +125,7 @@ class UserspaceDevice:
             started, engine = self._started, self._engine
             if engine is not None:
                 async for line in engine.lines():
-                    self._log.debug("wireguard-go: %s", line)
+                    self._log.debug("%s: %s", ENGINE, line)
                 await engine.wait()
                 if self._engine is engine:
                     await self._mend(engine, report)
@@ -150,7 +147,7 @@ class UserspaceDevice:
 
         def announce(error: BaseException, pause: float) -> None:
             nonlocal level
-            self._log.log(level, "cannot restart wireguard-go: %s; retrying in %.1f s", error, pause)
+            self._log.log(level, "cannot restart %s: %s; retrying in %.1f s", ENGINE, error, pause)
             level = logging.DEBUG  # said once
 
         async for attempt in retrying(
@@ -172,18 +169,13 @@ class UserspaceDevice:
                     report("restarted")
 
     async def _start(self) -> None:
-        """Start and configure the engine on the TUN, and restore the TUN's MTU."""
+        """Start and configure the engine on the TUN."""
         await self._unused()
-        link = await self._world.netlink.link(self.name)
-        if link is None:
-            # Without it the engine would create one of its own, which dies with the engine.
+        if await self._world.netlink.link(self.name) is None:
             raise OSError(errno.ENODEV, os.strerror(errno.ENODEV))
         try:
             engine = await self._running.enter_async_context(self._world.processes.running(self._program()))
             await self._configured(engine)
-            if link.up:
-                # wireguard-go sets 1420 when it attaches.
-                await self._world.netlink.add(LinkUp(self.name, link.mtu))
         except OSError:
             await self.end()
             raise
@@ -194,13 +186,13 @@ class UserspaceDevice:
 
     def _program(self) -> Program:
         return Program(
-            name="wireguard-go",
-            argv=["wireguard-go", "-f", self.name],
-            environment={"WG_RESERVED": ",".join(map(str, self._config.reserved))} | go_memory(self._memory),
+            name=ENGINE,
+            argv=[ENGINE, "-f", self.name],
+            environment={"WG_RESERVED": ",".join(map(str, self._config.reserved))},
         )
 
     async def _unused(self) -> None:
-        """Wait until an older engine of this name is gone: on exit it removes the socket by name."""
+        """Wait until an older engine of this name is gone: no second one can attach to its TUN."""
         deadline = self._world.clock.monotonic() + START_TIMEOUT
         while self._world.clock.monotonic() < deadline:
             try:
@@ -243,12 +235,3 @@ class UserspaceDevice:
 
     async def _set(self) -> None:
         check_uapi(await self._world.processes.exchange(self._socket, encode_uapi(self._config)))
-
-
-def go_memory(limit: int | None) -> dict[str, str]:
-    """Return the environment that limits Go's heap to half of `limit` bytes.
-
-    Its buffer pools grow without bound otherwise; the other half is for the supervisor, ssserver and
-    the kernel's socket buffers.
-    """
-    return {} if limit is None else {"GOMEMLIMIT": f"{limit // 2 >> 10}KiB"}

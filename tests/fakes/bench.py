@@ -18,7 +18,7 @@ from entrypoint.wireguard.device import Device, Trouble
 from entrypoint.wireguard.open import Places, open_device
 from tests.fakes.clock import FakeClock
 from tests.fakes.links import FakeLinks
-from tests.fakes.processes import FakeProcesses, FakeWireguardGo
+from tests.fakes.processes import FakeEngine, FakeProcesses
 
 KEY = b64encode(b"\x01" * 32).decode()
 CONFIG = DeviceConfig("wg0", KEY, KEY, Endpoint(ip_address("162.159.192.1"), 2408), 0x1000, 25)
@@ -38,7 +38,7 @@ class Bench:
     def world(self) -> World:
         return World(clock=self.clock, http=UNUSED, netlink=self.links, nft=UNUSED, processes=self.processes)
 
-    def engine(self) -> FakeWireguardGo:
+    def engine(self) -> FakeEngine:
         engine = self.processes.engine("wg0")
         assert engine is not None
         return engine
@@ -61,6 +61,6 @@ def bench_in(directory: Path) -> Bench:
     """A bench whose files are in `directory`."""
     (directory / "tun").touch()
     links = FakeLinks()
-    places = Places(tun=directory / "tun", sockets=directory / "wireguard", cgroup=directory)
+    places = Places(tun=directory / "tun", sockets=directory / "wireguard")
     clock = FakeClock()
     return Bench(clock, links, FakeProcesses(links, clock), places, [])

@@ -1,8 +1,8 @@
-"""FakeProcesses: programs that behave like wireguard-go and ssserver, without a process.
+"""FakeProcesses: programs that behave like the engine and ssserver, without a process.
 
-wireguard-go attaches itself to a TUN of the fake netlink (and sets its MTU to 1420, as the real one
-does), answers on its UAPI socket, ends when its link goes and can be killed; then its socket is left
-behind. ssserver says where it listens, as the configuration it was handed tells it.
+The engine attaches itself to a TUN of the fake netlink, answers on its UAPI socket, ends when its link goes
+and can be killed; then its socket is left behind. ssserver says where it
+listens, as the configuration it was handed tells it.
 """
 
 import json
@@ -16,7 +16,6 @@ from anyio.lowlevel import checkpoint
 
 from entrypoint.addresses import Address
 from entrypoint.errors import PlatformError
-from entrypoint.linux.kernel_objects import LinkUp
 from entrypoint.linux.world import Clock, Netlink, Program, Running
 
 EINVAL = -22
@@ -77,8 +76,8 @@ class FakeChild:
         self._news = anyio.Event()
 
 
-class FakeWireguardGo(FakeChild):
-    """wireguard-go on one TUN: `settings` is its last configuration, every `set` is in `requests`."""
+class FakeEngine(FakeChild):
+    """ss-warp-wireguard on one TUN: `settings` is its last configuration, every `set` is in `requests`."""
 
     def __init__(self, program: Program, pid: int, netlink: Netlink) -> None:
         super().__init__(program, pid)
@@ -91,12 +90,9 @@ class FakeWireguardGo(FakeChild):
         self.tx_bytes = 0
 
     async def begin(self) -> None:
-        link = await self.netlink.link(self.name)
-        if link is None:
-            self.say(f"ERROR: ({self.name}) Failed to create TUN device: operation not permitted")
+        if await self.netlink.link(self.name) is None:
+            self.say(f"ss-warp-wireguard: cannot attach to {self.name}: No such device (os error 19)")
             self.end(1)
-        elif link.up:
-            await self.netlink.add(LinkUp(self.name, 1420))
 
     async def _changed(self) -> None:
         """Wait for news, and end when the link goes."""
@@ -173,9 +169,9 @@ class FakeProcesses:
         self.fail_at: dict[int, Exception] = {}
         self.count = 0
 
-    def engine(self, name: str = "wg0") -> FakeWireguardGo | None:
-        """The wireguard-go that is alive on this device."""
-        alive = [c for c in self.children if isinstance(c, FakeWireguardGo) and c.alive and c.name == name]
+    def engine(self, name: str = "wg0") -> FakeEngine | None:
+        """The engine that is alive on this device."""
+        alive = [c for c in self.children if isinstance(c, FakeEngine) and c.alive and c.name == name]
         return alive[-1] if alive else None
 
     def ssservers(self) -> list["FakeSsserver"]:
@@ -203,8 +199,8 @@ class FakeProcesses:
     def _child(self, program: Program) -> FakeChild:
         pid = 100 + len(self.children)
         match Path(program.argv[0]).name:
-            case "wireguard-go":
-                return FakeWireguardGo(program, pid, self.netlink)
+            case "ss-warp-wireguard":
+                return FakeEngine(program, pid, self.netlink)
             case "ssserver":
                 return FakeSsserver(program, pid)
         raise PlatformError(f"there is no program {program.argv[0]}")
@@ -221,7 +217,7 @@ class FakeProcesses:
         engine = self.engine(name)
         if engine is None:
             was_killed = any(
-                isinstance(c, FakeWireguardGo) and c.name == name and c.code == -9 for c in self.children
+                isinstance(c, FakeEngine) and c.name == name and c.code == -9 for c in self.children
             )
             raise ConnectionRefusedError if was_killed else FileNotFoundError(str(socket))
         return engine.answer(request)

@@ -161,7 +161,7 @@ def in_memory(*, has_wireguard: bool = False) -> "Iterator[FakeWorld]":
 
 
 class Inside:
-    """What wireguard-go sees of the kernel: it meets no fault that is meant for us."""
+    """What the engine sees of the kernel: it meets no fault that is meant for us."""
 
     def __init__(self, netlink: FakeNetlink) -> None:
         self.netlink = netlink
@@ -185,7 +185,7 @@ class FakeWorld:
         self.state = self.directory / "state"
         self.state.mkdir()
         (self.directory / "tun").touch()
-        self.places = Places(self.directory / "tun", self.directory / "sockets", self.directory)
+        self.places = Places(self.directory / "tun", self.directory / "sockets")
         self.clock = FakeClock()
         container = CountingNetlink.container(has_wireguard=self.has_wireguard)
         assert isinstance(container, CountingNetlink)

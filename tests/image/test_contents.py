@@ -81,10 +81,10 @@ def test_bytecode_of_the_whole_product_is_there(shell: Any) -> None:
 
 def test_the_engines_are_the_versions_we_say(shell: Any) -> None:
     assert shell("ssserver --version") == ["shadowsocks 1.25.0"]
-    assert shell("wireguard-go --version")[0].startswith("wireguard-go 0.0.20231211")
+    assert shell("ss-warp-wireguard --version") == ["ss-warp-wireguard 0.1.0 (gotatun 0.10.2)"]
 
 
-@pytest.mark.parametrize("program", ["nft", "setpriv", "ss-warp", "ssserver", "tini", "wireguard-go"])
+@pytest.mark.parametrize("program", ["nft", "setpriv", "ss-warp", "ss-warp-wireguard", "ssserver", "tini"])
 def test_what_the_supervisor_starts_is_there(shell: Any, program: str) -> None:
     assert len(shell(f"command -v {program}")) == 1
 

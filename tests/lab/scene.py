@@ -30,7 +30,7 @@ class Scene:
     @property
     def engine(self) -> int:
         """The pid of wireguard-go."""
-        (pid,) = self.product.children("wireguard-go")
+        (pid,) = self.product.children("ss-warp-wireguard")
         return pid
 
     def reaches(self, target: Target) -> bool:

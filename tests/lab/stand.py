@@ -186,7 +186,7 @@ def engines() -> list[int]:
         with contextlib.suppress(OSError):
             if entry.name.isdecimal():
                 words = (entry / "cmdline").read_bytes().split(b"\0")
-                if words[:3] == [b"wireguard-go", b"-f", NAME.encode()]:
+                if words[:3] == [b"ss-warp-wireguard", b"-f", NAME.encode()]:
                     found.append(int(entry.name))
     return found
 

@@ -19,6 +19,6 @@ def test_auto_takes_the_kernel_where_it_can_and_says_so(lab: Lab, tmp_path: Path
     with Product(lab, tmp_path / "state", environment=environment) as product:
         product.said(f"wg0 is up ({expected})")
         assert product.reached("connected")["implementation"] == expected
-        assert len(product.children("wireguard-go")) == (0 if kernel else 1)
-        assert ("using wireguard-go" in product.log) is not kernel
+        assert len(product.children("ss-warp-wireguard")) == (0 if kernel else 1)
+        assert ("using ss-warp-wireguard" in product.log) is not kernel
         assert product.stop() == 0

@@ -118,7 +118,7 @@ def test_a_family_that_may_leave_directly_does_and_the_other_never(
     with serving(lab, tmp_path, environment(place, mode, carried, str(direct))) as scene:
         works(scene, mode, carried)
         assert directly(scene, mode, direct, NAMES[direct])
-        (engine,) = scene.product.children("wireguard-go")
+        (engine,) = scene.product.children("ss-warp-wireguard")
         os.kill(scene.product.pid, signal.SIGSTOP)
         os.kill(engine, signal.SIGKILL)
         loaded = lab.run("H", ["nft", "list", "table", "inet", "ss_warp"]).stdout

@@ -58,7 +58,7 @@ def test_s_01_s_04_no_process_shows_a_secret_or_leaves_a_core(scene: Scene, reco
     shown = []
     pids = list(family(scene.product.pid))
     names = {Path(f"/proc/{pid}/comm").read_text().strip() for pid in pids}
-    assert {"wireguard-go", "ssserver"} <= names
+    assert {"ss-warp-wiregua", "ssserver"} <= names
     for pid in pids:
         for file in ("cmdline", "environ"):
             content = Path(f"/proc/{pid}/{file}").read_bytes()

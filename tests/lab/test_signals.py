@@ -54,13 +54,13 @@ def test_c02_other_signals_change_nothing_and_twice_is_once(lab: Lab, state: Pat
     before = dump(lab)
     with Product(lab, state) as product:
         product.serving()
-        children = product.children("wireguard-go") + product.children("ssserver")
+        children = product.children("ss-warp-wireguard") + product.children("ssserver")
         for sent in signal.SIGUSR1, signal.SIGUSR2, signal.SIGPIPE, signal.SIGWINCH:
             product.process.send_signal(sent)
         rules = lab.run("H", ["ip", "rule"]).stdout
         lab.run("H", ["ip", "rule", "del", "priority", "18"])
         eventually(lambda: lab.run("H", ["ip", "rule"]).stdout == rules, "it is still at the wheel")
-        assert product.children("wireguard-go") + product.children("ssserver") == children
+        assert product.children("ss-warp-wireguard") + product.children("ssserver") == children
         for sent in signal.SIGTERM, signal.SIGTERM, signal.SIGINT, signal.SIGHUP:
             product.process.send_signal(sent)
         assert product.ended() == 0, product.log
@@ -68,7 +68,9 @@ def test_c02_other_signals_change_nothing_and_twice_is_once(lab: Lab, state: Pat
     assert differences(before, dump(lab)) == []
 
 
-@pytest.mark.parametrize(("program", "network"), [("nft", "own"), ("nft", "host"), ("wireguard-go", "own")])
+@pytest.mark.parametrize(
+    ("program", "network"), [("nft", "own"), ("nft", "host"), ("ss-warp-wireguard", "own")]
+)
 def test_c13_a_program_that_hangs_is_killed_and_named(
     lab: Lab, state: Path, tmp_path: Path, program: str, network: str, record: Record
 ) -> None:
@@ -171,7 +173,7 @@ def test_c14_an_ssserver_that_hangs_is_started_again(scene: Scene, record: Recor
 def test_c14_c15_frozen_it_resumes_and_repairs_little(scene: Scene, whom: str, record: Record) -> None:
     """SIGSTOP to all of them is what a freezer does to timers: time goes on, nobody looks."""
     product, said = scene.product, len(scene.product.lines)
-    children = product.children("wireguard-go") + product.children("ssserver")
+    children = product.children("ss-warp-wireguard") + product.children("ssserver")
     frozen = [product.pid, *(children if whom == "all" else ())]
     repairs = product.status()["healing"]
     with ExitStack() as stack:
@@ -188,7 +190,7 @@ def test_c14_c15_frozen_it_resumes_and_repairs_little(scene: Scene, whom: str, r
         resumed = time.monotonic()
         eventually(lambda: time.monotonic() - resumed >= 3, "what is late would be done by now")
         product.reached("connected", 20)
-    assert product.children("wireguard-go") + product.children("ssserver") == children
+    assert product.children("ss-warp-wireguard") + product.children("ssserver") == children
     outages = [line for line in product.lines[said:] if "no answer through" in line]
     record(
         f"C-14, C-15: {whom} stopped for {HOLD:.0f} s",

@@ -132,7 +132,7 @@ def test_c08_sigkill_and_the_next_start(
     environment = {"ROUTE_MODE": mode}
     with as_before(lab):
         product = Product(lab, state, environment=environment).start().serving()
-        children = product.children("wireguard-go") + product.children("ssserver")
+        children = product.children("ss-warp-wireguard") + product.children("ssserver")
         assert len(children) == (2 if product.status()["implementation"] == "userspace" else 1)
         killed = time.monotonic()
         assert product.stop(signal.SIGKILL) == -signal.SIGKILL

@@ -107,7 +107,7 @@ async def test_a_new_peer_mends_a_session_that_the_edge_forgot(edge: Edge) -> No
 async def test_a_leftover_engine_of_an_earlier_run_is_ended(edge: Edge) -> None:
     ip(f"tuntap add dev {NAME} mode tun vnet_hdr")
     old = subprocess.Popen(  # noqa: ASYNC220 - nobody else waits
-        [*LEASH, "wireguard-go", "-f", NAME], env=os.environ | {"WG_PROCESS_FOREGROUND": "1"}
+        [*LEASH, "ss-warp-wireguard", "-f", NAME], env=os.environ | {"WG_PROCESS_FOREGROUND": "1"}
     )
     await until(Path(f"/var/run/wireguard/{NAME}.sock").exists)
     async with kept([]):

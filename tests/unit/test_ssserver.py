@@ -86,7 +86,7 @@ async def test_c06_one_that_never_gets_ready_is_started_ever_more_seldom(
             times.append(world.clock.now)
         assert (board.status.state, listeners(board)) == (State.CONNECTED, 0)
         assert unhealthy(world).startswith("unserved: ")
-        assert "wireguard-go" in world.processes.alive()
+        assert "ss-warp-wireguard" in world.processes.alive()
         tasks.cancel_scope.cancel()
     assert sum(at - times[0] < 60 for at in times) <= 12
     said = sum("restarting" in line for line in caplog.messages)

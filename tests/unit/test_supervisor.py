@@ -61,7 +61,8 @@ async def test_the_kernels_wireguard_leads_to_the_same_but_for_the_engine(kernel
     closed = await kernel.closed()
     async with kernel.serving(WARP_RESERVED="off") as board:
         golden = (GOLDEN / "full.txt").read_text()
-        golden = golden.replace("wg0 tun up", "wg0 wireguard up").replace("ssserver wireguard-go", "ssserver")
+        golden = golden.replace("wg0 tun up", "wg0 wireguard up")
+        golden = golden.replace("ss-warp-wireguard ssserver", "ssserver")
         golden = golden.replace("ssw-null tun up mtu 1500", "ssw-null wireguard up mtu 1420")
         assert str(kernel) + "\n" == golden
         assert board.status.implementation == "kernel"
@@ -101,7 +102,7 @@ async def test_without_firewall_nothing_is_loaded_and_our_old_tables_go(world: F
 
 async def test_without_shadowsocks_there_is_the_tunnel_alone(world: FakeWorld) -> None:
     async with world.serving(SHADOWSOCKS="off"):
-        assert world.processes.alive() == ["wireguard-go"]
+        assert world.processes.alive() == ["ss-warp-wireguard"]
         assert "8388-8388" not in str(world)
 
 

@@ -157,7 +157,7 @@ class Life(RuleBasedStateMachine):
             self.layer(lambda: self.world.netlink.somebody(item, removes=True))
 
     @precondition(lambda self: self.running)
-    @rule(which=st.sampled_from(("wireguard-go", "ssserver")))
+    @rule(which=st.sampled_from(("ss-warp-wireguard", "ssserver")))
     def kill_a_child(self, which: str) -> None:
         for child in self.world.processes.children:
             if child.alive and child.program.name == which:

@@ -58,7 +58,7 @@ async def test_without_the_module_auto_takes_wireguard_go(
         await dress()
         with ask() as sock:
             await answered(sock, longer(5))
-    assert "this kernel has no WireGuard: using wireguard-go" in caplog.messages
+    assert "this kernel has no WireGuard: using ss-warp-wireguard" in caplog.messages
 
 
 async def test_nobody_without_the_capability(edge: Edge) -> None:

@@ -80,7 +80,7 @@ class End:
             with contextlib.suppress(OSError):
                 self.ask("get=1")
                 return
-            assert self.engine.poll() is None and time.monotonic() < deadline, f"{self.program} does not start"
+            assert self.engine.poll() is None and time.monotonic() < deadline, f"no {self.program}"
 
     def kill(self, how: signal.Signals = signal.SIGKILL) -> None:
         """End the engine; the TUN stays."""
@@ -138,9 +138,8 @@ class Ends:
                 end.ip("link set wire up")
                 end.ip(f"tuntap add dev {end.name} mode tun vnet_hdr")
                 end.start()
-                for family, length in ((4, "24"), (6, "64 nodad")):
-                    end.ip(f"address add {INNER[family][end.side]}/{length.replace(' ', f' dev {end.name} ')}"
-                           + ("" if " " in length else f" dev {end.name}"))
+                end.ip(f"address add {INNER[4][end.side]}/24 dev {end.name}")
+                end.ip(f"address add {INNER[6][end.side]}/64 dev {end.name} nodad")
                 end.ip(f"link set {end.name} mtu {MTU} up")
         except BaseException:
             self.__exit__()
@@ -157,8 +156,8 @@ class Ends:
     def connect(self, family: int = 4, port: int = PORT, **options: int) -> None:
         """Let them know each other, and wait until packets pass."""
         self.far.configure(self.near, None)
-        address = OUTER[family][1]
-        self.near.configure(self.far, f"[{address}]:{port}" if family == 6 else f"{address}:{port}", **options)
+        host = OUTER[4][1] if family == 4 else f"[{OUTER[6][1]}]"
+        self.near.configure(self.far, f"{host}:{port}", **options)
         self.passing()
 
     def passing(self, limit: float = 5.0) -> float:

@@ -90,7 +90,7 @@ def refuse_offloads() -> None:
     }[platform.machine()]
     load, equal, answer = 0x20, 0x15, 0x06
     allowed, no_option, invalid = 0x7FFF0000, 0x00050000 | 92, 0x00050000 | 22
-    # Code, jump if true, jump if false, operand. In seccomp_data: 0 number, 4 architecture, 24 second argument.
+    # Code, jump if true, jump if false, operand. In seccomp_data: 0 number, 4 machine, 24 second argument.
     steps = [
         *((load, 0, 0, 4), (equal, 0, 9, architecture), (load, 0, 0, 0)),
         *((equal, 5, 0, setsockopt), (equal, 4, 0, getsockopt), (equal, 0, 5, ioctl)),
@@ -136,7 +136,9 @@ def test_wrong_inner_checksums_are_never_accepted(asking: Ends) -> None:
         near.bind((INNER[4][0], 7))
         near.settimeout(1)
         near.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, MB)
-        with inside(asking.far.name), socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
+        with inside(asking.far.name):
+            raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+        with raw:
             for number in range(300):
                 raw.sendto(damaged(number) if number % 3 == 1 else datagram(number), (INNER[4][0], 0))
         got = []
@@ -161,8 +163,8 @@ def datagram(number: int) -> bytes:
     addresses = b"".join(map(socket.inet_aton, reversed(INNER[4])))
     length = 8 + len(payload)
     head = struct.pack(">HHHH", 9, 7, length, 0)
-    words = struct.unpack(f">{(12 + length) // 2}H", addresses + struct.pack(">HH", 17, length) + head + payload)
-    total = sum(words)
+    summed = addresses + struct.pack(">HH", 17, length) + head + payload
+    total = sum(struct.unpack(f">{len(summed) // 2}H", summed))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     udp = head[:6] + struct.pack(">H", 0xFFFF - total or 0xFFFF) + payload
@@ -201,6 +203,7 @@ def test_it_ends_cleanly_and_takes_its_socket_along(ours: Ends) -> None:
         ours.near.ask("get=1")
     ours.near.start()
     engine = ours.near.engine
+    assert engine
     ours.near.ip(f"link del {ours.near.name}")
     assert engine.wait(2) == 0
 
@@ -222,8 +225,6 @@ def test_wg_reads_it(ends: Ends) -> None:
         assert base64.b64decode(peer[0]) == bytes(other.key.public_key)
         assert peer[3] == "10.9.0.{0}/32,fd09::{0}/128".format(2 - end.side)
         assert abs(int(peer[4]) - time.time()) < 10
-
-
 
 
 def test_a_peer_under_a_flood_is_reached_with_a_cookie(record: Record) -> None:

@@ -78,7 +78,7 @@ class Harm:
     flipped: float = 0
     class_: int = 0
     """The class of what leaves the relay."""
-    dice: random.Random = field(default_factory=lambda: random.Random(1))  # noqa: S311 - any will do
+    dice: random.Random = field(default_factory=lambda: random.Random(1))
     done: int = 0
 
     def __call__(self, datagram: bytes) -> list[bytes]:

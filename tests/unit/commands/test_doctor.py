@@ -44,7 +44,7 @@ def proc(path: Path, *rows: tuple[str, str, int]) -> Path:
 def test_wildcard_servers_are_found_and_nobody_else(tmp_path: Path) -> None:
     engine = tmp_path / "7/fd"
     engine.mkdir(parents=True)
-    (tmp_path / "7/comm").write_text("wireguard-go\n")
+    (tmp_path / "7/comm").write_text("ss-warp-wiregua\n")
     (engine / "5").symlink_to("socket:[500]")
     found = read_wildcards(
         proc(
@@ -77,9 +77,9 @@ def test_a_clock_that_cannot_be_right_is_told(now: float, level: str) -> None:
     [
         ("auto", True, "ok   WireGuard: the kernel's"),
         ("kernel", True, "ok   WireGuard: the kernel's"),
-        ("auto", False, "note WireGuard: wireguard-go: the kernel is faster: on the host: modprobe "
+        ("auto", False, "note WireGuard: ss-warp-wireguard: the kernel is faster: on the host: modprobe "
          "wireguard"),
-        ("userspace", True, "ok   WireGuard: wireguard-go"),
+        ("userspace", True, "ok   WireGuard: ss-warp-wireguard"),
         ("kernel", False, "FAIL this kernel has no WireGuard: WIREGUARD_IMPLEMENTATION=auto, or on the host: "
          "modprobe wireguard"),
     ],

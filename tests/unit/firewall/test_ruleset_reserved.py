@@ -147,7 +147,7 @@ async def test_the_chain_gives_them_to_whoever_carries_the_packets(tmp_path: Pat
     async with userspace.serving(FIREWALL=firewall) as board:
         assert board.status.reserved == b"\x01\x02\x03"
         assert "set 0x010203" not in str(userspace)
-        (engine,) = [one for one in userspace.processes.children if one.program.name == "wireguard-go"]
+        (engine,) = [one for one in userspace.processes.children if one.program.name == "ss-warp-wireguard"]
         assert engine.program.environment["WG_RESERVED"] == "1,2,3"
     async with kernel.serving(FIREWALL=firewall):
         assert str(kernel).count("@th,72,24 set 0x010203") == 2

@@ -91,7 +91,7 @@ def world(links: FakeLinks) -> World:
 @pytest.fixture
 def places(tmp_path: Path) -> Places:
     (tmp_path / "tun").touch()
-    return Places(tun=tmp_path / "tun", sockets=tmp_path / "wireguard", cgroup=tmp_path)
+    return Places(tun=tmp_path / "tun", sockets=tmp_path / "wireguard")
 
 
 @pytest.mark.anyio
@@ -125,7 +125,7 @@ async def test_the_fallback_is_one_line(places: Places, caplog: pytest.LogCaptur
     async with open_device("auto", config(), world(links), LOG, places) as device:
         assert device.implementation == "userspace"
     assert [record.message for record in caplog.records] == [
-        "this kernel has no WireGuard: using wireguard-go"
+        "this kernel has no WireGuard: using ss-warp-wireguard"
     ]
 
 

@@ -1,4 +1,4 @@
-"""UAPI: what goes to wireguard-go, and what its answers mean."""
+"""UAPI: what goes to the engine, and what its answers mean."""
 
 import errno
 from base64 import b64encode

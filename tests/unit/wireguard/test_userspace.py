@@ -1,4 +1,4 @@
-"""wireguard-go on its persistent TUN: started, killed, deleted, configured, ended."""
+"""The engine on its persistent TUN: started, killed, deleted, configured, ended."""
 
 import logging
 from dataclasses import replace
@@ -11,8 +11,7 @@ import pytest
 from entrypoint.addresses import Endpoint
 from entrypoint.errors import PlatformError
 from entrypoint.linux.kernel_objects import Stats
-from entrypoint.linux.proc import memory_limit
-from entrypoint.wireguard.userspace import encode_uapi, go_memory
+from entrypoint.wireguard.userspace import encode_uapi
 from tests.fakes.bench import CONFIG, KEY, Bench, bench_in
 
 OTHER = replace(CONFIG, endpoint=Endpoint(ip_address("162.159.192.1"), 500))
@@ -27,7 +26,7 @@ def bench(tmp_path: Path, anyio_backend: str) -> Bench:
 async def test_the_engine_runs_on_a_tun_of_ours_with_the_configuration(bench: Bench) -> None:
     async with bench.kept() as device:
         engine = bench.engine()
-        assert engine.program.argv == ["wireguard-go", "-f", "wg0"]
+        assert engine.program.argv == ["ss-warp-wireguard", "-f", "wg0"]
         assert engine.program.environment == {"WG_RESERVED": "0,0,0"}
         assert engine.requests == [encode_uapi(CONFIG)]
         assert bench.links.log[0] == "ip tuntap add dev wg0 mode tun vnet_hdr"
@@ -98,13 +97,13 @@ async def test_an_engine_that_does_not_come_up_again_is_tried_for_ever_and_said_
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with bench.kept():
-        bench.processes.refuse["wireguard-go"] = "no such thing"
+        bench.processes.refuse["ss-warp-wireguard"] = "no such thing"
         bench.engine().kill()
         await bench.clock.sleep(60)
         (said,) = caplog.records
         assert "no such thing" in said.message
         assert 10 <= len(bench.processes.children) <= 26
-        del bench.processes.refuse["wireguard-go"]
+        del bench.processes.refuse["ss-warp-wireguard"]
         await bench.clock.sleep(6)
         assert bench.engine().requests == [encode_uapi(CONFIG)]
         assert bench.reports == ["restarted"]
@@ -113,12 +112,12 @@ async def test_an_engine_that_does_not_come_up_again_is_tried_for_ever_and_said_
 @pytest.mark.anyio
 async def test_configured_while_dead_it_starts_with_the_latest(bench: Bench) -> None:
     async with bench.kept() as device:
-        bench.processes.refuse["wireguard-go"] = "not now"
+        bench.processes.refuse["ss-warp-wireguard"] = "not now"
         bench.engine().kill()
         await bench.clock.sleep(1)
         with pytest.raises(OSError):
             await device.configure(OTHER)
-        del bench.processes.refuse["wireguard-go"]
+        del bench.processes.refuse["ss-warp-wireguard"]
         await bench.clock.sleep(6)
         assert bench.engine().requests == [encode_uapi(OTHER)]
 
@@ -135,7 +134,7 @@ async def test_a_refused_configuration_is_an_error(bench: Bench) -> None:
 
 @pytest.mark.anyio
 async def test_an_engine_that_never_comes_up_is_named_with_its_last_words(bench: Bench) -> None:
-    bench.processes.refuse["wireguard-go"] = "exec format error"
+    bench.processes.refuse["ss-warp-wireguard"] = "exec format error"
     with pytest.raises(PlatformError, match="exec format error") as caught:
         async with bench.kept():
             pass
@@ -150,7 +149,7 @@ async def test_what_the_engine_says_is_for_debugging(bench: Bench, caplog: pytes
         bench.engine().say("ERROR: (wg0) something")
         await bench.clock.sleep(0.1)
     (record,) = caplog.records
-    assert (record.levelno, record.message) == (logging.DEBUG, "wireguard-go: ERROR: (wg0) something")
+    assert (record.levelno, record.message) == (logging.DEBUG, "ss-warp-wireguard: ERROR: (wg0) something")
 
 
 @pytest.mark.anyio
@@ -169,31 +168,3 @@ async def test_stopped_at_any_moment_nothing_is_left(bench: Bench, turns: int) -
         tasks.cancel_scope.cancel()
     assert list(bench.links.links) == ["lo"]
     assert bench.processes.alive() == []
-
-
-@pytest.mark.parametrize(
-    ("file", "text", "limit"),
-    [
-        ("memory.max", "134217728\n", 134217728),
-        ("memory.max", "max\n", None),
-        ("memory/memory.limit_in_bytes", "134217728\n", 134217728),
-        ("memory/memory.limit_in_bytes", "9223372036854771712\n", None),
-        ("something.else", "5\n", None),
-    ],
-)
-def test_the_memory_limit_is_read(tmp_path: Path, file: str, text: str, limit: int | None) -> None:
-    (tmp_path / "memory").mkdir()
-    (tmp_path / file).write_text(text)
-    assert memory_limit(tmp_path) == limit
-
-
-def test_go_gets_half_of_a_limit() -> None:
-    assert go_memory(128 << 20) == {"GOMEMLIMIT": "65536KiB"}
-    assert go_memory(None) == {}
-
-
-@pytest.mark.anyio
-async def test_the_engine_is_told_the_limit(bench: Bench) -> None:
-    (bench.places.cgroup / "memory.max").write_text("134217728\n")
-    async with bench.kept():
-        assert bench.engine().program.environment["GOMEMLIMIT"] == "65536KiB"
