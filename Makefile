@@ -23,7 +23,7 @@ RUN := docker run --rm --init --env LAB_REPEAT --env LAB_PROBES --env LAB_KILLS 
 ROUNDS := 5
 SECONDS := 2
 
-.PHONY: help base image test-image check test test-unit test-lab test-shipped machine-image vm-test demo bench bench-machine docs pictures version release lock clean
+.PHONY: help base image test-image check test test-unit test-lab test-engine test-shipped machine-image vm-test demo bench bench-machine docs pictures version release lock clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -52,6 +52,9 @@ test-unit:
 test-lab:
 	@$(RUN) $(LAB) $(TEST_IMAGE) pytest --ignore tests/lab/machines tests/lab
 	@$(RUN) $(LAB) $(TEST_IMAGE) pytest --numprocesses 2 tests/lab/machines
+
+test-engine: base ## the engine by itself: format, lint, tests, hostile input
+	@$(call build,engine-test,$(IMAGE)-engine-test)
 
 test-shipped:
 	@$(RUN) --network none $(LAB) $(SOCKET) $(TEST_IMAGE) pytest tests/image
