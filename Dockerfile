@@ -1,5 +1,5 @@
-# Stages: shadowsocks, wireguard (compiled engines) · python (locked packages) · runtime (what ships) ·
-# sslocal, wireguard-edge, python-test, test · machine.
+# Stages: shadowsocks, engine (compiled) · python (locked packages) · runtime (what ships) ·
+# sslocal, wireguard, python-test, test · machine · engine-test.
 # No BuildKit-only syntax: Docker engine 20.10's legacy builder must build this file too.
 ARG BASE=debian:trixie-slim
 
@@ -38,19 +38,27 @@ RUN free=$(awk '/^MemAvailable/ {printf "%.0f", $2 / 1024}' /proc/meminfo) \
       | gzip -9 >/out/share/ss-warp/ssserver.licences.gz \
  && rm -rf /build
 
-# ── wireguard-go with WARP's reserved bytes, over Debian's library ─────────────────────────────────
-FROM ${BASE} AS wireguard
+# ── Our WireGuard; its dependencies have a layer of their own, so that changing it is quick ───────
+FROM ${BASE} AS engine
 RUN apt-get update \
- && apt-get install -y --no-install-recommends golang-go golang-golang.zx2c4-wireguard-dev \
+ && apt-get install -y --no-install-recommends cargo-web gcc g++ make cmake libc6-dev ca-certificates \
  && rm -rf /var/lib/apt/lists/*
-# Without modules nothing is fetched: what Debian has installed is all there is.
-ENV GO111MODULE=off GOPATH=/build:/usr/share/gocode GOFLAGS=-trimpath CGO_ENABLED=0
-WORKDIR /build/src/ss-warp
-COPY wireguard wireguard
-# fuse-overlayfs under load names a file twice now and then, which go refuses: hence again.
-RUN again() { "$@" || "$@"; } \
- && version=$(dpkg-query --show --showformat '${Version}' golang-golang.zx2c4-wireguard-dev) \
- && again go build -ldflags "-s -w -X main.version=$version" -o /out/wireguard-go ./wireguard
+ENV CARGO_HOME=/build/cargo CARGO_TARGET_DIR=/build/target CARGO_INCREMENTAL=0
+WORKDIR /build/engine
+COPY engine/Cargo.toml engine/Cargo.lock ./
+# One job at a time: the C compiler and the linker each want some hundred MB, and 512 must do for all.
+RUN mkdir src && echo 'fn main() {}' >src/main.rs \
+ && cargo build --release --locked --jobs 1 \
+ && mkdir -p /out/share/ss-warp \
+ && cargo tree --locked --edges normal --prefix none --no-dedupe --format '{p}|{l}' \
+      | sed 1d | sort -u >/out/share/ss-warp/ss-warp-wireguard.crates \
+ && cd $CARGO_HOME/registry/src/* \
+ && find . -maxdepth 2 -type f -iname 'licen[cs]e*' | sort | xargs tail --verbose --lines +1 \
+      | gzip -9 >/out/share/ss-warp/ss-warp-wireguard.licences.gz
+COPY engine .
+RUN touch src/main.rs \
+ && cargo build --release --locked --jobs 1 \
+ && install -D -t /out/bin "$CARGO_TARGET_DIR/release/ss-warp-wireguard"
 
 # ── Python packages, locked with hashes; pip stays in this stage ──────────────────────────────────
 FROM ${BASE} AS python
@@ -74,8 +82,9 @@ RUN apt-get update \
  && groupadd --system --gid 58388 ssserver \
  && useradd --system --uid 58388 --gid 58388 --no-create-home --home-dir /nonexistent --shell /usr/sbin/nologin ssserver
 COPY --from=shadowsocks /out/bin/ssserver /usr/local/bin/
-COPY --from=wireguard /out/wireguard-go /usr/local/bin/
+COPY --from=engine /out/bin/ss-warp-wireguard /usr/local/bin/
 COPY --from=shadowsocks /out/share /usr/share
+COPY --from=engine /out/share /usr/share
 COPY --from=python /opt/ss-warp /opt/ss-warp
 COPY shadowsocks /usr/local/lib/ss-warp/shadowsocks
 COPY entrypoint /usr/local/lib/ss-warp/entrypoint
@@ -106,10 +115,21 @@ RUN cargo install shadowsocks-rust --version "$SHADOWSOCKS_RUST_VERSION" --locke
       --no-default-features --bin sslocal --features "local,$FEATURES" \
  && rm -rf /build
 
-FROM wireguard AS wireguard-edge
+# wireguard-go with WARP's reserved bytes, over Debian's library: the other end, and what ours is compared with.
+FROM ${BASE} AS wireguard
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends golang-go golang-golang.zx2c4-wireguard-dev \
+ && rm -rf /var/lib/apt/lists/*
+# Without modules nothing is fetched: what Debian has installed is all there is.
+ENV GO111MODULE=off GOPATH=/build:/usr/share/gocode GOFLAGS=-trimpath CGO_ENABLED=0
+WORKDIR /build/src/ss-warp
+COPY wireguard wireguard
 COPY tests/cloudflare/wireguard tests/cloudflare/wireguard
+# fuse-overlayfs under load names a file twice now and then, which go refuses: hence again.
 RUN again() { "$@" || "$@"; } \
  && test -z "$(gofmt -l .)" && again go vet ./... && again go test ./... \
+ && version=$(dpkg-query --show --showformat '${Version}' golang-golang.zx2c4-wireguard-dev) \
+ && again go build -ldflags "-s -w -X main.version=$version" -o /out/wireguard-go ./wireguard \
  && again go build -ldflags "-s -w" -o /out/wireguard-edge ./tests/cloudflare/wireguard
 
 FROM python AS python-test
@@ -122,7 +142,7 @@ RUN apt-get update \
  && apt-get install -y --no-install-recommends iproute2 iptables strace procps make git docker-compose wireguard-go wireguard-tools \
  && rm -rf /var/lib/apt/lists/*
 COPY --from=sslocal /out/bin/sslocal /usr/local/bin/
-COPY --from=wireguard-edge /out/wireguard-edge /usr/local/bin/
+COPY --from=wireguard /out/wireguard-go /out/wireguard-edge /usr/local/bin/
 COPY --from=python-test /opt/ss-warp /opt/ss-warp
 ENV PATH=/opt/ss-warp/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin PYTHONPATH=/src
 WORKDIR /src
@@ -142,5 +162,12 @@ RUN apt-get update \
  && rm -rf *.deb /var/lib/apt/lists/*
 COPY tests/vm/machine /usr/local/bin/machine
 ENTRYPOINT ["machine"]
+
+# ── The engine by itself: format, lint, tests ─────────────────────────────────────────────────────
+FROM engine AS engine-test
+RUN apt-get update \
+ && apt-get install -y --no-install-recommends rustfmt-web rust-web-clippy \
+ && rm -rf /var/lib/apt/lists/*
+RUN cargo fmt --check && cargo clippy --locked --all-targets --jobs 1 -- -D warnings && cargo test --locked --jobs 1
 
 FROM runtime

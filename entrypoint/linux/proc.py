@@ -38,7 +38,7 @@ def read_listening(tables: Path = SOCKET_TABLES) -> frozenset[int]:
 
 
 ENGINE: Final = "ss-warp-wireguard"
-"""Our userspace WireGuard (`engine/`). Its socket is on a wildcard address, but its packets carry the mark."""
+"""Our userspace WireGuard. Its socket is on a wildcard address, but its packets carry the mark."""
 
 NAME_LENGTH = 15
 """The kernel keeps so many characters of a program's name."""
