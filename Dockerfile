@@ -46,6 +46,7 @@ RUN apt-get update \
 ENV CARGO_HOME=/build/cargo CARGO_TARGET_DIR=/build/target CARGO_INCREMENTAL=0
 WORKDIR /build/engine
 COPY engine/Cargo.toml engine/Cargo.lock ./
+# Beside the program goes what it is made of, as above; gotatun's licence comes without its text.
 # One job at a time: the C compiler and the linker each want some hundred MB, and 512 must do for all.
 RUN mkdir src && echo 'fn main() {}' >src/main.rs \
  && cargo build --release --locked --jobs 1 \
@@ -53,8 +54,8 @@ RUN mkdir src && echo 'fn main() {}' >src/main.rs \
  && cargo tree --locked --edges normal --prefix none --no-dedupe --format '{p}|{l}' \
       | sed 1d | sort -u >/out/share/ss-warp/ss-warp-wireguard.crates \
  && cd $CARGO_HOME/registry/src/* \
- && find . -maxdepth 2 -type f -iname 'licen[cs]e*' | sort | xargs tail --verbose --lines +1 \
-      | gzip -9 >/out/share/ss-warp/ss-warp-wireguard.licences.gz
+ && { find . -maxdepth 2 -type f -iname 'licen[cs]e*' | sort; echo /usr/share/common-licenses/MPL-2.0; } \
+      | xargs tail --verbose --lines +1 | gzip -9 >/out/share/ss-warp/ss-warp-wireguard.licences.gz
 COPY engine .
 RUN touch src/main.rs \
  && cargo build --release --locked --jobs 1 \
