@@ -9,6 +9,7 @@ mod checksum;
 mod coalesce;
 mod control;
 mod engine;
+mod inner;
 mod outbox;
 mod peer;
 mod segment;

@@ -12,7 +12,7 @@ use gotatun::packet::Packet;
 
 use super::device::{Device, SECRETS, hex, public};
 use crate::coalesce::Coalescer;
-use crate::peer::{combined, unpadded};
+use crate::inner::{combined, unpadded};
 use crate::segment::segment;
 use crate::tun::{Offload, VNET, VnetHeader};
 use crate::uapi;

@@ -3,8 +3,8 @@
 mod coalesce;
 mod device;
 mod garbage;
+mod inner;
 mod made;
-mod peer;
 mod roundtrip;
 mod segment;
 mod sums;

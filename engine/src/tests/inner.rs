@@ -3,7 +3,7 @@
 use gotatun::packet::Packet;
 
 use super::made::{Made, right, tcp, udp};
-use crate::peer::{combined, congestion, unpadded};
+use crate::inner::{combined, congestion, unpadded};
 
 fn packet(bytes: &[u8]) -> Packet {
     Packet::copy_from(bytes)
