@@ -17,7 +17,7 @@ def test_auto_takes_the_kernel_where_it_can_and_says_so(lab: Lab, tmp_path: Path
     expected = "kernel" if kernel else "userspace"
     environment = {"WIREGUARD_IMPLEMENTATION": "auto", "SHADOWSOCKS": "off"}
     with Product(lab, tmp_path / "state", environment=environment) as product:
-        product.said(f"wg0 is up ({expected})")
+        product.said(f"brought up wg0 ({expected})")
         assert product.reached("connected")["implementation"] == expected
         assert len(product.children("ss-warp-wireguard")) == (0 if kernel else 1)
         assert ("using ss-warp-wireguard" in product.log) is not kernel
