@@ -103,6 +103,18 @@ def test_two_containers_two_accounts(internet: Internet, record: Record) -> None
     record("two containers, two accounts", f"{exits[0]} and {exits[1]}")
 
 
+def test_the_short_compose_file(internet: Internet) -> None:
+    internet.heard()
+    with (
+        Example(internet, "short", {}, files=["compose.min.yaml"], number=6, hasty=False) as example,
+        ExitStack() as stack,
+    ):
+        example.connected()
+        assert by_warp(example.asked(example.beside(stack, *IDLE)))
+        assert example.link().startswith("ss://")
+    assert internet.heard().leaks == {}
+
+
 def test_proxy_only(internet: Internet) -> None:
     internet.heard()
     with Example(internet, "proxy-only", {"socks": None, "app": IDLE}, REQUIRED, number=4) as example:
