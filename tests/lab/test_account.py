@@ -79,7 +79,7 @@ def test_a_licence_by_command_is_bound_at_the_next_start(lab: Lab, cf: Cloudflar
         assert "saved: ss-warp will bind the licence key when it next starts" in command(
             lab, one, "license", LICENCE
         )
-        assert "another licence key is bound at the next start" in command(lab, one, "show")
+        assert "bind another licence key on the next start" in command(lab, one, "show")
         one.stop()
         one.start()
         assert one.reached("connected")["account"] == {"kind": "plus"}
@@ -104,7 +104,7 @@ def test_deleted_by_command_when_it_stops(lab: Lab, cf: Cloudflare, tmp_path: Pa
     with product(lab, tmp_path / "state") as one:
         one.reached("connected")
         assert "add --yes" in command(lab, one, "delete", code=64)
-        assert "when ss-warp stops" in command(lab, one, "delete", "--yes")
+        assert "when it next stops" in command(lab, one, "delete", "--yes")
         assert not gone(cf), "the tunnel still runs on it"
         assert one.stop() == 0
     assert gone(cf)
