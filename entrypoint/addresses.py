@@ -44,8 +44,9 @@ class Ports:
     transport: Literal["tcp", "udp"]
 
 
-MARK = Mark(0x1000, 0x1000)
-"""One bit: 0x2000 is CNI portmap's, 0x4000 and 0x8000 kube-proxy's, 0x0f00 Cilium's, 0xff0000 Tailscale's."""
+MARK = Mark(0x1000, 0x10FF)
+"""One bit: 0x2000 is CNI portmap's, 0x4000 and 0x8000 kube-proxy's, 0x0f00 Cilium's, 0xff0000 Tailscale's.
+The low byte must be 0: that tells ours from numbers that people choose, such as mihomo's 6666 (0x1a0a)."""
 
 
 @dataclass(frozen=True, slots=True, order=False)

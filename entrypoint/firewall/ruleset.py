@@ -249,10 +249,13 @@ def _host_chains(policy: HostFull) -> Lines:
     yield from _ssserver_chain(_into_tunnel(policy), policy.direct)
     # Turn replies back that would enter the tunnel: from a new address, or ICMP errors.
     turned = [f"oifname != {_names((policy.device, policy.null_device))} accept"]
+    others = 0xFFFFFFFF ^ policy.mark.mask
     for version, word in FAMILY_WORDS.items():
         own = ", ".join(str(one) for one in policy.addresses if one.version == version)
         whose = f"{word} saddr != {{ {own} }}" if own else f"meta nfproto ipv{version}"
-        turned.append(f"ct direction reply {whose} meta mark set meta mark | {policy.mark.value:#x}")
+        turned.append(
+            f"ct direction reply {whose} meta mark set meta mark & {others:#x} | {policy.mark.value:#x}"
+        )
     # A route hook: after a change of the mark the kernel looks the route up again.
     yield from chain_of("answers", "route hook output priority mangle; policy accept", turned)
     listening = ", ".join(map(str, policy.listening))

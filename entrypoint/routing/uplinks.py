@@ -125,7 +125,7 @@ def _own_networks(main: Sequence[Route], states: Sequence[AddressState]) -> Iter
 
 def _foreign(rules: Sequence[Rule]) -> Iterator[Mark]:
     for rule in rules:
-        ours = (rule.mark, rule.protocol) == (MARK, PROTOCOL_KERNEL)
+        ours = rule.mark is not None and (rule.mark.value, rule.protocol) == (MARK.value, PROTOCOL_KERNEL)
         # Mark 0 would match every packet.
         if ours or not (rule.mark and rule.mark.value):
             continue

@@ -93,7 +93,7 @@ def test_k10_the_mark_cannot_be_another_one(lab: Lab, tmp_path: Path) -> None:
     ip(lab, "rule add fwmark 0x1000/0x1000 lookup 99 priority 500")
     before = dump(lab)
     for mode in "full", "proxy":
-        refused(on_host(lab, tmp_path / mode, mode), 78, "mark 0x1000/0x1000", "another program")
+        refused(on_host(lab, tmp_path / mode, mode), 78, "mark 0x1000/0x10ff", "another program")
     assert dump(lab) == before
 
 

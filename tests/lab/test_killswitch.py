@@ -21,7 +21,9 @@ from entrypoint.firewall.ruleset import release, ruleset
 from entrypoint.linux.kernel_objects import SSSERVER_UID
 from entrypoint.linux.nft import SystemNft
 from tests.cloudflare.netns import Namespace
-from tests.lab.policies import EDGE, FULL, HOST, PROXY, TUNNEL
+from tests.lab.policies import EDGE, FULL, HOST, PROXY, TUNNEL, namespace
+
+__all__ = ["namespace"]
 
 pytestmark = pytest.mark.lab
 API = Destination(ip_address("2606:4700::1111"), 443, "tcp")

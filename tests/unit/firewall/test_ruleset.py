@@ -51,9 +51,9 @@ def test_full_asks_in_this_order() -> None:
     refuse = "goto refuse"
     assert chain(ruleset(FULL), "output") == [
         "type filter hook output priority filter; policy drop;",
-        "meta mark & 0x1000 == 0x1000 ip daddr . meta l4proto . th dport "
+        "meta mark & 0x10ff == 0x1000 ip daddr . meta l4proto . th dport "
         "{ 162.159.192.1 . udp . 2408 } accept",
-        "meta mark & 0x1000 == 0x1000 ip6 daddr . meta l4proto . th dport "
+        "meta mark & 0x10ff == 0x1000 ip6 daddr . meta l4proto . th dport "
         "{ 2606:4700:d0::a29f:c001 . udp . 500 } accept",
         "meta skuid 58388 ct direction reply accept",
         "meta skuid 58388 goto ssserver",
@@ -107,7 +107,7 @@ def test_ssserver_is_judged_before_anything_is_allowed_but_what_it_cannot_mark(p
     rules = chain(ruleset(policy), "output")[1:]
     judged = rules.index("meta skuid 58388 goto ssserver")
     first = [rule for rule in rules[:judged] if not rule.startswith("meta skuid 58388 ")]
-    assert first == [rule for rule in rules if rule.startswith("meta mark & 0x1000 == 0x1000 ")]
+    assert first == [rule for rule in rules if rule.startswith("meta mark & 0x10ff == 0x1000 ")]
     assert bool(first) is (policy != Closed())
     never = " ".join(chain(ruleset(policy), "ssserver"))
     for place in ("127.0.0.0/8", "10.0.0.0/8", "169.254.0.0/16", "100.64.0.0/10", "fc00::/7", "local"):
@@ -130,7 +130,7 @@ def test_a_hosts_own_packets_alone_are_policed_and_only_on_uplinks() -> None:
     text = ruleset(HOST)
     assert chain(text, "output") == [
         "type filter hook output priority filter; policy accept;",
-        "meta mark & 0x1000 == 0x1000 ip daddr . meta l4proto . th dport "
+        "meta mark & 0x10ff == 0x1000 ip daddr . meta l4proto . th dport "
         "{ 162.159.192.1 . udp . 2408 } accept",
         "meta skuid 58388 ct direction reply accept",
         "meta skuid 58388 goto ssserver",
@@ -184,8 +184,8 @@ def test_an_answer_on_its_way_into_the_tunnel_is_turned_round() -> None:
     assert chain(ruleset(HOST), "answers") == [
         "type route hook output priority mangle; policy accept;",
         'oifname != { "wg0", "ssw-null" } accept',
-        "ct direction reply ip saddr != { 172.16.0.2 } meta mark set meta mark | 0x1000",
-        "ct direction reply ip6 saddr != { 2606:4700:110::2 } meta mark set meta mark | 0x1000",
+        "ct direction reply ip saddr != { 172.16.0.2 } meta mark set meta mark & 0xffffef00 | 0x1000",
+        "ct direction reply ip6 saddr != { 2606:4700:110::2 } meta mark set meta mark & 0xffffef00 | 0x1000",
     ]
     only4 = HostFull(device="wg0", null_device="ssw-null", addresses=TUNNEL[:1], uplinks=("eth0",))
     assert chain(ruleset(only4), "answers")[-1].startswith("ct direction reply meta nfproto ipv6 meta mark")

@@ -24,10 +24,10 @@ ip tuntap add dev ssw-null mode tun vnet_hdr
 ip link set dev ssw-null up
 ip -4 route add unreachable default table 51820 metric 4278198272
 ip -6 route add default dev ssw-null table 51820 metric 4278198272
-ip -4 rule add priority 16 from all fwmark 0x1000/0x1000 lookup main protocol kernel
-ip -6 rule add priority 16 from all fwmark 0x1000/0x1000 lookup main protocol kernel
-ip -4 rule add priority 17 from all fwmark 0x1000/0x1000 unreachable protocol kernel
-ip -6 rule add priority 17 from all fwmark 0x1000/0x1000 unreachable protocol kernel
+ip -4 rule add priority 16 from all fwmark 0x1000/0x10ff lookup main protocol kernel
+ip -6 rule add priority 16 from all fwmark 0x1000/0x10ff lookup main protocol kernel
+ip -4 rule add priority 17 from all fwmark 0x1000/0x10ff unreachable protocol kernel
+ip -6 rule add priority 17 from all fwmark 0x1000/0x10ff unreachable protocol kernel
 ip -4 rule add priority 18 from 203.0.113.7 lookup main protocol kernel
 ip -4 rule add priority 18 from 203.0.113.8 lookup main protocol kernel
 ip -6 rule add priority 18 from 2001:db8:7::7 lookup main protocol kernel

@@ -133,10 +133,10 @@ async def test_somebody_elses_numbers_are_refused_and_nothing_is_touched(theirs:
 
 
 async def test_a_mark_that_somebody_else_uses_is_refused() -> None:
-    for theirs in (Mark(0x1000, 0x1000), Mark(0x1234, 0xFFFF)):
+    for theirs in (Mark(0x1000, 0x1000), Mark(0x1200, 0xFFFF)):
         netlink = FakeNetlink.container()
         netlink.somebody(Rule(4, 7, 100, mark=theirs, protocol=3))
-        with pytest.raises(SettingsError, match="mark 0x1000/0x1000: another program"):
+        with pytest.raises(SettingsError, match="mark 0x1000/0x10ff: another program"):
             async with claim(OurIds(), netlink, None, Record()):
                 pytest.fail("entered")
     netlink.rules[-1] = Rule(4, 7, 254, mark=Mark(0x80000, 0xFF0000), protocol=3)

@@ -194,7 +194,7 @@ async def test_one_refused_removal_does_not_keep_the_rest() -> None:
             pass
     left = difference(NetworkPlan(plan.ids, ()), await netlink.snapshot())[1]
     assert [item.command("del") for item in left] == [
-        "ip -4 rule del priority 17 from all fwmark 0x1000/0x1000 unreachable protocol kernel"
+        "ip -4 rule del priority 17 from all fwmark 0x1000/0x10ff unreachable protocol kernel"
     ]
 
 
