@@ -96,7 +96,7 @@ def what_stays_cut_off(settings: Settings, snapshot: Snapshot) -> Iterator[str]:
             "(sysctl net.ipv6.conf.default.disable_ipv6=0)"
         )
     if on_host(settings) and route_mode(settings) == "full":
-        there = [link for link in snapshot.links if link.up and link.kind in TUNNELS]
+        there = [link for link in snapshot.links if link.up and link.kind in TUNNELS and not link.peers]
         if there:
             names = ", ".join(f"{link.name} ({link.kind})" for link in there)
             yield (
@@ -129,6 +129,7 @@ def policy_after_failure(
         shadowsocks=shadowsocks_ports(settings),
         listening=tuple(sorted(listening)),
         foreign=uplinks.foreign,
+        peers=uplinks.peers,
         mark=ids.mark,
         direct=settings.tunnel.direct,
     )
@@ -217,6 +218,7 @@ class DesiredState:
                     input_ports=self.settings.firewall.input_ports,
                     listening=tuple(sorted(self.listening)),
                     foreign=uplinks.foreign,
+                    peers=uplinks.peers,
                 )
             case "full":
                 return FullTunnel(

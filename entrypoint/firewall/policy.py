@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 
 from entrypoint.addresses import MARK, Address, Destination, Family, Mark, Network, Ports
+from entrypoint.linux.kernel_objects import TunnelPeer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +91,8 @@ class HostFull(TunnelPolicy):
     """TCP ports whose sessions may be older than connection tracking."""
     foreign: tuple[Mark, ...] = ()
     """Marks that another VPN's rules send to `main`."""
+    peers: tuple[TunnelPeer, ...] = ()
+    """Far ends of this host's own tunnels: their outer packets carry no mark and are no replies."""
     input_ports: tuple[Ports, ...] = ()
     """Servers whose replies pass even where connection tracking was switched off for them."""
 

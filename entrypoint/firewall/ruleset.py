@@ -11,7 +11,7 @@ from typing import assert_never
 
 from entrypoint.addresses import NEVER_BEYOND, Destination, Family, Mark, Network, Ports
 from entrypoint.firewall.policy import Closed, FullTunnel, HostFull, Policy, ProxyTunnel
-from entrypoint.linux.kernel_objects import SSSERVER_UID
+from entrypoint.linux.kernel_objects import SSSERVER_UID, TunnelPeer
 from shadowsocks.server import UDP_TIMEOUT
 
 type Lines = Iterator[str]
@@ -270,6 +270,7 @@ def _host_chains(policy: HostFull) -> Lines:
         # Another VPN's encrypted packets; without them it would lose its connection.
         *(f"{mark_match(mark)} accept" for mark in policy.foreign),
         # Group memberships: without reports a switch stops forwarding mDNS and OSPF to this host.
+        *map(_to_peer, policy.peers),
         "meta l4proto igmp ip daddr 224.0.0.0/4 accept",
         DISCOVERY,
         *(f"{word} daddr {places} accept" for word, places in by_family((*policy.neighbours, *ON_LINK))),
@@ -292,6 +293,11 @@ def _host_chains(policy: HostFull) -> Lines:
     ]
     yield from chain_of("output", "filter hook output priority filter; policy accept", output)
     yield from _unasked_chains(policy)
+
+
+def _to_peer(peer: TunnelPeer) -> str:
+    what = f"udp dport {peer.port}" if peer.port else f"meta l4proto {peer.protocol}"
+    return f"{FAMILY_WORDS[peer.address.version]} daddr {peer.address} {what} accept"
 
 
 def _unasked_chains(policy: ProxyTunnel | HostFull) -> Lines:

@@ -153,6 +153,15 @@ type Item = Link | LinkUp | LinkAddress | Route | Rule
 
 
 @dataclass(frozen=True, slots=True)
+class TunnelPeer:
+    """The far end of a tunnel that the kernel builds: IP protocol number, and UDP port if it is UDP."""
+
+    address: Address
+    protocol: int
+    port: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class LinkState:
     """A device as it is. `kind` is the kernel's word (veth, tun, wireguard, …), empty for hardware."""
 
@@ -161,6 +170,8 @@ class LinkState:
     kind: str
     up: bool
     mtu: int
+    peers: tuple[TunnelPeer, ...] = ()
+    """Where the outer packets of a tunnel go."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,7 @@ from entrypoint.linux.netlink_messages import (
     concerns_us,
     flow_fields,
     index_of,
+    learned_ends,
     link_state,
     next_hops,
     route_fields,
@@ -92,6 +93,8 @@ rtmsg.nla_map = (
 
 
 RTM_GETLINK, RTM_GETADDR, RTM_GETROUTE, RTM_GETRULE, RTM_GETNEXTHOP = 18, 22, 26, 34, 106
+
+RTM_GETNEIGH, AF_BRIDGE = 30, 7
 
 GROUPS: Final = (1, 5, 7, 8, 9, 11, 19)
 """RTNLGRP_: LINK, and IFADDR, ROUTE, RULE of IPv4 and IPv6 (linux/rtnetlink.h)."""
@@ -218,7 +221,12 @@ def _listed(kind: int, body: bytes, form: type[Message], keep: Keep | None = Non
 
 
 def _snapshot(whole: bool) -> Snapshot:
-    states = tuple(map(link_state, _listed(RTM_GETLINK, bytes(16), ifinfmsg)))
+    links = _listed(RTM_GETLINK, bytes(16), ifinfmsg)
+    states = tuple(map(link_state, links))
+    if any(state.kind == "vxlan" for state in states):
+        tables = ask(socket.NETLINK_ROUTE, RTM_GETNEIGH, DUMP, bytes((AF_BRIDGE, *bytes(15))))
+        learned = learned_ends([answer[HEADER:] for answer in tables])
+        states = tuple(link_state(message, learned) for message in links)
     # By index first: another program may rename a link between two listings.
     names = {state.index: state.name for state in states}
     routes: list[Message] = []

@@ -8,13 +8,21 @@ import os
 import socket
 import struct
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_interface, ip_network
 from socket import AF_INET, AF_INET6
 from typing import Any, Final, Literal
 
 from entrypoint.addresses import Address, Family, Mark, Network
-from entrypoint.linux.kernel_objects import AddressState, Flow, LinkAddress, LinkState, Route, Rule
+from entrypoint.linux.kernel_objects import (
+    AddressState,
+    Flow,
+    LinkAddress,
+    LinkState,
+    Route,
+    Rule,
+    TunnelPeer,
+)
 from entrypoint.linux.raw_netlink import attributes
 
 FAMILIES: Final[dict[int, Family]] = {AF_INET: 4, AF_INET6: 6}
@@ -24,6 +32,7 @@ RT_SCOPE_LINK: Final = 253
 NLMSG_HEADER: Final = 16
 RTM_NEWROUTE, RTM_DELROUTE = 24, 25
 FULL_TABLES: Final = (254, 255)
+NDA_DST: Final = 1
 NHA_ID, NHA_GROUP, NHA_OIF, NHA_GATEWAY = 1, 2, 5, 6
 LONGEST_DEFAULT: Final = 3
 """0.0.0.0/1 and 2000::/3 are parts of a default route."""
@@ -95,15 +104,57 @@ def _number(data: bytes) -> int:
     return int.from_bytes(data, sys.byteorder)
 
 
-def link_state(message: Message) -> LinkState:
+TUNNEL_PROTOCOLS: Final = {
+    "vxlan": 17,
+    "geneve": 17,
+    "gre": 47,
+    "gretap": 47,
+    "ip6gre": 47,
+    "ipip": 4,
+    "sit": 41,
+}
+"""IP protocol of a tunnel's outer packets (linux/in.h)."""
+DEFAULT_PORTS: Final = {"vxlan": 8472, "geneve": 6081}
+
+
+def tunnel_peers(kind: str, data: Message, learned: Iterable[str] = ()) -> Iterator[TunnelPeer]:
+    """Yield a tunnel's far ends: as configured, and as a VXLAN's forwarding table has them."""
+    fields = dict(data["attrs"]) if data else {}
+    port = next((value for name, value in fields.items() if name.endswith("_PORT")), None)
+    ends = [
+        value for name, value in fields.items() if name.endswith(("_REMOTE", "_REMOTE6", "_GROUP", "_GROUP6"))
+    ]
+    for end in dict.fromkeys((*ends, *learned)):
+        address = ip_address(end)
+        if not (address.is_unspecified or address.is_multicast):
+            yield TunnelPeer(
+                address, TUNNEL_PROTOCOLS[kind], (port or DEFAULT_PORTS[kind]) if kind in DEFAULT_PORTS else 0
+            )
+
+
+def learned_ends(bodies: Sequence[bytes]) -> dict[int, list[str]]:
+    """Return the far ends in forwarding tables (struct ndmsg, linux/neighbour.h), by interface."""
+    ends: dict[int, list[str]] = {}
+    for body in bodies:
+        if end := dict(attributes(body[12:])).get(NDA_DST):
+            ends.setdefault(struct.unpack_from("=i", body, 4)[0], []).append(str(ip_address(end)))
+    return ends
+
+
+def link_state(message: Message, learned: Mapping[int, list[str]] | None = None) -> LinkState:
     """Return the link in an RTM_NEWLINK message."""
     info = message.get_attr("IFLA_LINKINFO")
+    kind = (info.get_attr("IFLA_INFO_KIND") if info else None) or ""
+    peers: Iterator[TunnelPeer] = iter(())
+    if kind in TUNNEL_PROTOCOLS:
+        peers = tunnel_peers(kind, info.get_attr("IFLA_INFO_DATA"), (learned or {}).get(message["index"], ()))
     return LinkState(
         index=message["index"],
         name=message.get_attr("IFLA_IFNAME"),
-        kind=(info.get_attr("IFLA_INFO_KIND") if info else None) or "",
+        kind=kind,
         up=bool(message["flags"] & IFF_UP),
         mtu=message.get_attr("IFLA_MTU"),
+        peers=tuple(peers),
     )
 
 

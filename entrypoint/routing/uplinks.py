@@ -8,7 +8,15 @@ from dataclasses import dataclass
 from ipaddress import IPv4Network
 
 from entrypoint.addresses import MARK, PRIVATE, Address, Family, Mark, Network, word_for
-from entrypoint.linux.kernel_objects import MAIN_TABLE, PROTOCOL_KERNEL, AddressState, Route, Rule, Snapshot
+from entrypoint.linux.kernel_objects import (
+    MAIN_TABLE,
+    PROTOCOL_KERNEL,
+    AddressState,
+    Route,
+    Rule,
+    Snapshot,
+    TunnelPeer,
+)
 
 SHORTEST = {4: 1, 6: 3}
 """Prefixes up to this length count as default routes, which some programs split (0.0.0.0/1, 2000::/3)."""
@@ -40,6 +48,8 @@ class Uplinks:
     sources: tuple[tuple[Network, int], ...] = ()
     mtu: int = 1500
     occupied: tuple[Address, ...] = ()
+    peers: tuple[TunnelPeer, ...] = ()
+    """Far ends of the kernel's own tunnels, whose outer packets leave by the uplinks."""
 
 
 # By their routes, never by what an address looks like: clouds give servers private addresses. Public
@@ -81,6 +91,7 @@ def find_uplinks(
         foreign=tuple(dict.fromkeys(_foreign(snapshot.rules))),
         sources=sources,
         mtu=min((link.mtu for link in snapshot.links if link.name in links), default=1500),
+        peers=tuple(dict.fromkeys(peer for link in snapshot.links if link.name in up for peer in link.peers)),
         occupied=tuple(
             one
             for one in tunnel

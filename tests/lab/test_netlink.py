@@ -11,12 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from entrypoint.addresses import Mark
-from entrypoint.linux.kernel_objects import Item, Link, LinkAddress, LinkUp, Route, Rule
+from entrypoint.linux.kernel_objects import Item, Link, LinkAddress, LinkUp, Route, Rule, TunnelPeer
 from entrypoint.linux.netlink import SystemNetlink
 from entrypoint.linux.world import Netlink
 from entrypoint.routing.plan import OurIds, ours_in
 from entrypoint.routing.reconcile import remove_all
-from tests.cloudflare.netns import Namespace
+from tests.cloudflare.netns import Namespace, run
 from tests.conftest import Record
 from tests.fakes.netlink import FakeNetlink
 from tests.fakes.views import show
@@ -190,6 +190,23 @@ def test_every_change_is_told_and_a_burst_once(namespace: Namespace) -> None:
             with anyio.move_on_after(0.2):
                 await anext(changes)
                 pytest.fail("a route that decides nothing was told")
+
+    inside(namespace, play)
+
+
+def test_far_ends_of_tunnels_are_read(namespace: Namespace) -> None:
+    plug(namespace, *ETH0)
+    lines = ("link add vx0 type vxlan id 1 dstport 8472 local 203.0.113.9 nolearning", "link set vx0 up")
+    namespace.ip(*lines, "link add vx1 type vxlan id 2 dstport 4789 remote 2001:db8:7::5")
+    with namespace.entered():
+        run("bridge", "fdb", "append", "00:00:00:00:00:00", "dev", "vx0", "dst", "198.51.100.50")
+
+    async def play() -> None:
+        peers = {link.name: link.peers for link in (await SystemNetlink().snapshot()).links if link.peers}
+        assert peers == {
+            "vx0": (TunnelPeer(ip_address("198.51.100.50"), 17, 8472),),
+            "vx1": (TunnelPeer(ip_address("2001:db8:7::5"), 17, 4789),),
+        }
 
     inside(namespace, play)
 

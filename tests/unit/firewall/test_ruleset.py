@@ -10,6 +10,7 @@ import pytest
 from entrypoint.addresses import Destination, Mark, Ports
 from entrypoint.firewall.policy import Closed, FullTunnel, HostFull, Policy, ProxyTunnel
 from entrypoint.firewall.ruleset import ruleset
+from entrypoint.linux.kernel_objects import TunnelPeer
 
 EDGE = Destination(ip_address("162.159.192.1"), 2408, "udp")
 EDGE6 = Destination(ip_address("2606:4700:d0::a29f:c001"), 500, "udp")
@@ -178,6 +179,13 @@ def test_an_address_that_is_taken_here_is_translated(policy: Open, policed: bool
         'oifname "wg0" ip saddr != 172.16.0.2 snat ip to 172.16.0.2',
     ]
     assert "daddr 172.16.0.2" not in ruleset(moved)
+
+
+def test_outer_packets_of_the_hosts_own_tunnels_leave_to_their_far_ends_alone() -> None:
+    far, hurricane = TunnelPeer(ip_address("5.9.111.20"), 17, 8472), TunnelPeer(ip_address("5.9.1.1"), 41)
+    rules = chain(ruleset(replace(HOST, peers=(far, hurricane))), "output")
+    assert "ip daddr 5.9.111.20 udp dport 8472 accept" in rules
+    assert "ip daddr 5.9.1.1 meta l4proto 41 accept" in rules
 
 
 def test_an_answer_on_its_way_into_the_tunnel_is_turned_round() -> None:
