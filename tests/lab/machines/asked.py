@@ -81,12 +81,13 @@ def ask(lab: Lab, machine: Machine, mode: Mode, state: Path) -> Answered:
             for name, question in {**SERVICES, **OURS}.items():
                 if name in machine.asked(mode):
                     reasons[name] = question(visit)
-            reasons["ssh"] += [f"{one.name}: cut" for one in sessions if not one.goes_on()]
+            cut = [one for one in sessions if not one.goes_on()]
+            reasons["ssh"] += [f"{one.name}: cut" for one in cut]
             code = product.stop()
         reasons["stop"] = [f"exit code {code}"] if code else []
         after = surroundings(lab, mode)
         reasons["stop"] += sorted(set(before) ^ set(after))
-        reasons["stop"] += [f"{one.name}: cut" for one in sessions if not one.goes_on()]
+        reasons["stop"] += [f"{one.name}: cut" for one in sessions if one not in cut and not one.goes_on()]
         log = product.log
     verdicts = {name: verdict(machine, mode, name, reasons[name], log) for name in machine.asked(mode)}
     return Answered(verdicts, reasons, log)

@@ -7,14 +7,16 @@ from tests.lab.machines import rows_containers as containers
 from tests.lab.machines import rows_software as software
 from tests.lab.machines.machine import Machine
 
-BESIDE = (clouds.HETZNER,)
+BESIDE = (clouds.RESOLVER,)
 """Asked in `proxy`."""
 MACHINES: tuple[Machine, ...] = (
-    *(clouds.PLAIN, clouds.GCP, clouds.AWS, clouds.AWS_UNNUMBERED, clouds.AZURE, clouds.ORACLE, clouds.OVH),
-    *(software.PROXMOX, software.DOCKER_PUBLIC, software.KEEPALIVED, software.NETBIRD, software.TAILSCALE),
-    *(software.FIREWALLD, software.UFW, software.NOTRACK, software.IPV6_ONLY, software.IPV4_ONLY),
-    *(software.NEXTHOPS, software.CLOUD_INIT, software.CALICO, software.VRF, software.SIT, software.GRE),
-    *(software.OVERLAY, software.MIHOMO),
+    *(clouds.PLAIN, clouds.HETZNER, clouds.GCP, clouds.AWS, clouds.AWS_UNNUMBERED, clouds.AZURE),
+    *(clouds.ORACLE, clouds.OVH, clouds.TAKEN),
+    *(software.PROXMOX, software.DOCKER_PUBLIC, software.OVERLAY),
+    *(software.KEEPALIVED, software.NEXTHOPS, software.NETBIRD, software.TAILSCALE, software.FIREWALLD),
+    *(software.UFW, software.NOTRACK, software.IPV6_ONLY, software.IPV4_ONLY, software.IPV6_OFF),
+    *(software.MIHOMO, software.CLOUD_INIT, software.CALICO, software.VRF, software.SIT, software.GRE),
     *(replace(one, modes=("proxy",)) for one in BESIDE),
-    *(containers.BRIDGE, containers.BRIDGE6, containers.DOCKER26, containers.TWO_NETWORKS),
+    *(containers.BRIDGE, containers.BRIDGE6, containers.DOCKER26),
+    *(containers.TWO_NETWORKS, containers.WARPS_ADDRESS),
 )

@@ -1,5 +1,7 @@
 """Machines as providers hand them out: addresses, gateways, private networks, resolvers."""
 
+from dataclasses import replace
+
 from tests.lab.machines.machine import Cable, Container, Door, Far, Machine, Published
 
 DOCKER0 = ("link add docker0 type bridge", "address add 172.17.0.1/16 dev docker0", "link set docker0 up")
@@ -56,12 +58,7 @@ HETZNER = Machine(
         "route add 10.0.0.2 dev p-ens10",
     ),
     prepare="ip address add fe80::2/64 dev eth0 nodad",
-    far=(
-        Far("10.0.0.3"),
-        Far("10.0.9.9"),
-        Far("185.12.64.1", "platform"),
-        Far("169.254.169.254", "platform"),
-    ),
+    far=(Far("10.0.0.3"), Far("10.0.9.9"), Far("169.254.169.254", "platform")),
     doors=(
         Door("5.9.2.10"),
         Door("2a01:4f8:2::1"),
@@ -210,6 +207,13 @@ OVH = Machine(
     containers=dockers("5.9.8.10"),
     published=published("5.9.208.10"),
     iptables=DOCKERS,
+)
+RESOLVER = replace(
+    PLAIN,
+    name="resolver",
+    shape="a provider's resolver at a public address, for its own customers",
+    families=(4, 6),
+    far=(Far("185.12.64.1", "platform"), Far("2a01:4ff:ff00::add:1", "platform")),
 )
 TAKEN = Machine(
     "vpc-172.16",
