@@ -80,8 +80,8 @@ class Outage:
 
     @property
     def ask_after(self) -> float:
-        """Seconds that the outage lasts at least before the API is asked."""
-        return 60 * self.jitter
+        """Seconds that the outage lasts at least before the API is asked; three rounds take about 85."""
+        return 90 + 60 * self.jitter
 
     @property
     def ask_every(self) -> float:

@@ -209,8 +209,9 @@ class HealthMonitor:
         if self.outage is None and self.verdict is not None:
             return max(slow, PROBE_TIMEOUT)
         climbed = 0 if self.outage is None else self._climbed(self.outage)
-        settle = SETTLE_TIMEOUTS[climbed] if climbed < len(SETTLE_TIMEOUTS) else SLOWEST_TIMEOUT
-        return max(slow, settle)
+        if climbed >= len(SETTLE_TIMEOUTS):
+            return SLOWEST_TIMEOUT * self.memory.random.uniform(0.8, 1)  # a fleet must not keep in step
+        return max(slow, SETTLE_TIMEOUTS[climbed])
 
     def _climbed(self, outage: Outage) -> int:
         return sum(climb.at >= outage.since for climb in self.memory.climbs)

@@ -70,7 +70,7 @@ def test_with_one_endpoint_there_is_no_next_one() -> None:
 def test_n_07_the_api_is_asked_after_three_rounds_and_then_left_in_peace(endpoints: int) -> None:
     rungs = [rung for rung, _ in outage(1200, 3, endpoints=endpoints, jitter=0.5)]
     round_ = 3 + min(3, endpoints - 1)
-    assert rungs.index(A) == ROUNDS * round_
+    assert rungs.index(A) >= ROUNDS * round_
     assert rungs.count(A) == 2, "once in ten minutes"
     assert rungs.count(A) <= len(rungs) / round_ / ROUNDS
 
@@ -83,7 +83,7 @@ def test_the_source_port_changes_before_thirty_seconds() -> None:
 @pytest.mark.parametrize("jitter", [0.0, 0.5, 1.0])
 def test_the_api_is_asked_at_a_time_of_its_own(jitter: float) -> None:
     asked = [at for rung, at in outage(1500, 3, endpoints=8, jitter=jitter) if rung is A]
-    assert asked[0] >= 60 * jitter
+    assert asked[0] >= 90 + 60 * jitter
     assert asked[1] - asked[0] == pytest.approx(600 * (0.8 + 0.4 * jitter), abs=6)
 
 

@@ -1,0 +1,81 @@
+"""No false alarm in bad weather, no storm after an outage, and a log that stays short; in virtual time."""
+
+import logging
+import random
+from collections import Counter
+
+import pytest
+
+from entrypoint.health.ladder import Rung
+from tests.unit.health.monitor_bench import Bench, bench, make_bench, quiet_httpx, watching
+
+__all__ = ["bench", "quiet_httpx"]  # fixtures
+pytestmark = pytest.mark.anyio
+
+
+@pytest.mark.parametrize(
+    ("round_trip", "busy"),
+    [(0.3, False), (3.0, True), (1.0, True)],
+    ids=["300 ms", "3 s of bufferbloat", "1 Mbit/s, saturated"],
+)
+async def test_half_an_hour_of_bad_weather_repairs_nothing(
+    bench: Bench, round_trip: float, busy: bool
+) -> None:
+    async with watching(bench, 15):
+        bench.edge.round_trip, bench.edge.bulk = round_trip, busy
+        await bench.until(1800)
+        assert bench.events.rungs() == []
+
+
+async def test_n_13_a_flapping_tunnel_is_repaired_once_in_five_seconds_at_most(bench: Bench) -> None:
+    async with watching(bench, 15):
+        begun = bench.clock.now
+        for second in range(60):
+            bench.edge.up = second % 2 == 0
+            bench.edge.tx += 5
+            await bench.until(1)
+        assert len(bench.events.rungs()) <= (bench.clock.now - begun) / 5
+
+
+async def test_a_fleet_asks_the_api_at_times_of_its_own() -> None:
+    seed = random.randrange(10_000)
+    print(f"seed {seed}")
+    asked = []
+    for number in range(20):
+        one = make_bench(seed + number)
+        async with watching(one, 15):
+            one.edge.up = False
+            lost = one.clock.now
+            await one.until(200)
+            asked.append(round(one.doubts[0] - lost))
+    assert max(Counter(asked).values()) <= 6
+    assert max(asked) - min(asked) >= 15
+
+
+async def test_a_day_with_three_outages_is_twelve_lines_of_cause_and_effect(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Scaled: ten minutes of health between the outages."""
+    caplog.set_level(logging.INFO, "ss-warp")
+    async with watching(bench, 15):
+        for seconds in (20, 90, 400):
+            bench.edge.up = False
+            await bench.until(seconds)
+            bench.edge.up = True
+            await bench.until(600)
+    lines = caplog.messages
+    assert len(lines) <= 12, lines
+    assert sum(line.startswith("no answer through wg0") for line in lines) == 3
+    assert sum(line.startswith("wg0 answers again (after ") for line in lines) == 3
+    assert any("WireGuard is blocked" in line for line in lines)
+
+
+async def test_the_endpoint_that_worked_is_remembered_and_the_source_port_changes(bench: Bench) -> None:
+    async with watching(bench, 15):
+        bench.edge.up = False
+        await bench.until(25)
+        assert Rung.NEW_PORT in bench.events.rungs()
+        bench.edge.up = True
+        await bench.until(10)
+        known = bench.monitor.memory.known
+        assert known[str(bench.monitor.config.endpoint)].worked
