@@ -58,9 +58,9 @@ def _fields(answer: str) -> dict[str, str]:
     """Split an answer into its fields; with one peer no key but allowed_ip occurs twice."""
     fields = dict(line.partition("=")[::2] for line in answer.splitlines() if line)
     if "errno" not in fields:
-        raise ConnectionAbortedError(f"{ENGINE} hung up in the middle of an answer")
+        raise ConnectionAbortedError(f"{ENGINE} closed the connection in the middle of an answer")
     if number := abs(int(fields["errno"])):
-        raise OSError(number, f"{ENGINE} refuses the configuration: {os.strerror(number)}")
+        raise OSError(number, f"{ENGINE} rejected the configuration: {os.strerror(number)}")
     return fields
 
 

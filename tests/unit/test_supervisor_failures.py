@@ -148,7 +148,7 @@ async def test_a_device_that_the_api_describes_badly_is_one_line(
     world.http.api.alter = lambda device: device | {"config": None}
     code, said = told(await world.attempt(), capsys)
     assert code != 70
-    assert "the API's answer cannot be used" in said
+    assert "cannot use the registered device: config: missing" in said
     assert str(world) == closed
 
 
