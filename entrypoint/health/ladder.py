@@ -42,7 +42,7 @@ LADDER = (  # one round
 ROUNDS = 3
 """Rounds of the ladder without an answer before the account itself is doubted."""
 
-ASK_API = Row(Rung.ASK_API, 1, 0, 1, 600, "a device that was deleted or moved; the API is asked rarely")
+ASK_API = Row(Rung.ASK_API, 1, 0, 1, 600, "a device that was deleted or moved; calls to the API are rare")
 SWITCH_ENGINE = Row(
     Rung.SWITCH_ENGINE, 1, 60, 1, 86400, "an engine that this kernel or NIC breaks; once a day"
 )
@@ -80,7 +80,7 @@ class Outage:
 
     @property
     def ask_after(self) -> float:
-        """Seconds that the outage lasts at least before the API is asked; three rounds take about 85."""
+        """Seconds an outage must last before the API is called; three rounds take about 85."""
         return 90 + 60 * self.jitter
 
     @property
