@@ -50,8 +50,8 @@ test-unit:
 	@$(RUN) --network none $(LAB) $(TEST_IMAGE) .ci/check
 
 test-lab:
-	@$(RUN) $(LAB) $(TEST_IMAGE) pytest --ignore tests/lab/machines tests/lab
-	@$(RUN) $(LAB) $(TEST_IMAGE) pytest --numprocesses 2 tests/lab/machines
+	@$(RUN) $(LAB) $(TEST_IMAGE) pytest --ignore tests/lab/machines --ignore tests/lab/engine tests/lab
+	@$(RUN) $(LAB) $(TEST_IMAGE) pytest --numprocesses 2 tests/lab/engine tests/lab/machines
 
 test-engine: base ## the engine by itself: format, lint, tests, hostile input
 	@$(call build,engine-test,$(IMAGE)-engine-test)
