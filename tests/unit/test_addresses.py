@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from entrypoint.addresses import Endpoint, NamedEndpoint, parse_endpoint, word_for
-from tests.unit.account.test_model import account
+from tests.unit.account.devices import account
 
 
 def at(address: str, port: int) -> Endpoint:

@@ -13,8 +13,7 @@ from shadowsocks.credentials import METHODS, RequestedUser, SavedKeys, credentia
 from shadowsocks.links import entries, link, qr
 from tests.fakes.http import Site
 from tests.fakes.world import RESOLVERS, FakeWorld
-from tests.unit.test_ssserver import world
-from tests.unit.test_ssserver_first_run import BLOCK, block_of
+from tests.unit.servers import BLOCK, block_of, world
 
 __all__ = ["world"]  # a fixture
 

@@ -2,13 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from datetime import UTC, datetime
-from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
+from ipaddress import ip_address, ip_network
 
 import pytest
 
-from entrypoint.account.model import Account
-from entrypoint.addresses import PRIVATE, Destination, Endpoint, Ports
+from entrypoint.addresses import PRIVATE, Destination, Ports
 from entrypoint.desired import (
     DesiredState,
     choose_ids,
@@ -24,31 +22,8 @@ from entrypoint.routing.plan import OurIds
 from entrypoint.routing.uplinks import Uplinks
 from entrypoint.settings import Settings
 from entrypoint.settings import load as load_any
+from tests.unit.surroundings import ACCOUNT, ENDPOINTS, UPLINKS
 
-ENDPOINTS = (
-    Endpoint(ip_address("162.159.192.6"), 2408),
-    Endpoint(ip_address("2606:4700:d0::a29f:c006"), 500),
-)
-ACCOUNT = Account(
-    kind="free",
-    access=None,
-    private_key="private",
-    license_key=None,
-    peer_public_key="public",
-    endpoints=ENDPOINTS,
-    endpoint_name=None,
-    ports=(),
-    v4=IPv4Address("172.16.0.2"),
-    v6=IPv6Address("2606:4700:110::2"),
-    client_id=None,
-    created=datetime(2026, 1, 1, tzinfo=UTC),
-)
-UPLINKS = Uplinks(
-    links=("eth0",),
-    addresses=(ip_address("172.18.0.5"),),
-    listening=(ip_address("172.18.0.5"),),
-    direct=(ip_network("198.51.101.0/24"),),
-)
 ONLY_IPV4 = Uplinks(links=("eth0",), families=(4,))
 TCP, UDP = Ports(8388, 8388, "tcp"), Ports(8388, 8388, "udp")
 

@@ -24,7 +24,7 @@ from entrypoint.routing.uplinks import Uplinks, find_uplinks
 from entrypoint.settings import Settings
 from entrypoint.settings import load as load_any
 from tests.fakes.netlink import FakeNetlink
-from tests.unit.test_desired import ACCOUNT, ENDPOINTS
+from tests.unit.surroundings import ACCOUNT, ENDPOINTS
 
 pytestmark = pytest.mark.anyio
 HOST = OurIds(priority=32759)

@@ -4,7 +4,7 @@ import anyio
 import pytest
 
 from entrypoint.linux.kernel_objects import Link, LinkUp
-from tests.unit.test_network_watch import followed
+from tests.unit.watched import followed
 
 pytestmark = pytest.mark.anyio
 

@@ -201,6 +201,16 @@ def test_tests_use_behaving_fakes() -> None:
     assert not patched, "monkeypatch.setattr"
 
 
+def test_shared_code_of_tests_is_in_no_test() -> None:
+    borrowed = [
+        f"{path} imports {name}"
+        for path in SOURCES
+        for name in imports(path)
+        if name.startswith("tests.") and name.rpartition(".")[2].startswith("test_")
+    ]
+    assert not borrowed
+
+
 def test_files_have_the_size_of_a_reason() -> None:
     lines = {path: len(text(path).splitlines()) for path in SOURCES}
     assert not {path: count for path, count in lines.items() if count > LONGEST}, (

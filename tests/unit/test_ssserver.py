@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from ipaddress import ip_interface
 from itertools import pairwise
 
@@ -15,20 +15,11 @@ from entrypoint.status.heartbeat import find_problem
 from entrypoint.status.states import State
 from shadowsocks.server import ENVIRONMENT
 from tests.fakes.processes import FakeSsserver
-from tests.fakes.world import FakeWorld, in_memory
+from tests.fakes.world import FakeWorld
+from tests.unit.servers import last
 
 pytestmark = pytest.mark.anyio
 NEW = LinkAddress("eth0", ip_interface("172.18.0.9/16"))
-
-
-@pytest.fixture
-def world(anyio_backend: str) -> Iterator[FakeWorld]:
-    with in_memory() as world:
-        yield world
-
-
-def last(world: FakeWorld) -> FakeSsserver:
-    return world.processes.ssservers()[-1]
 
 
 def servers(child: FakeSsserver) -> list[str]:
@@ -177,6 +168,3 @@ async def test_it_gets_what_it_needs_and_no_right(world: FakeWorld, udp: str) ->
             {"tcp", "udp"} if udp == "on" else {"tcp"}
         )
         assert board.status.users == ("alice", "bob")
-
-
-# Secrets.

@@ -6,19 +6,11 @@ import logging
 import pytest
 
 from tests.fakes.world import FakeWorld
-from tests.unit.test_ssserver import last, world
+from tests.unit.servers import BLOCK, block_of, last, world
 
 __all__ = ["world"]  # a fixture
 
 pytestmark = pytest.mark.anyio
-BLOCK = "Connect to your server with these details:"
-
-
-async def block_of(world: FakeWorld, capsys: pytest.CaptureFixture[str], **environ: str) -> str:
-    capsys.readouterr()
-    async with world.serving(**environ):
-        pass
-    return capsys.readouterr().out
 
 
 async def test_the_block_is_printed_on_the_first_run_only(

@@ -11,7 +11,7 @@ import pytest
 
 from tests.fakes.http import API, Slices
 from tests.fakes.warp_api import EDGE_KEY, Fault, refusal
-from tests.unit.account.test_api import HOST, NOW, Setting
+from tests.unit.account.clients import HOST, NOW, Setting
 
 pytestmark = pytest.mark.anyio
 

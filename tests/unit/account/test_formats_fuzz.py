@@ -29,7 +29,7 @@ from tests.conftest import Record
 from tests.fakes.accidents import mutated, reshaped
 from tests.fakes.box import HOST, Box
 from tests.fakes.warp_api import EDGE_KEY, device_object
-from tests.unit.account.test_formats import DEVICE, FLAT, LINES, PLAIN, WGCF_PROFILE
+from tests.unit.account.pasted import DEVICE, FLAT, LINES, PLAIN, WGCF_PROFILE
 
 MANY = int(os.environ.get("FUZZ", "10000"))
 SEED = int(os.environ.get("FUZZ_SEED", "5"))

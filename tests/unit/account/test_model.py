@@ -2,8 +2,6 @@
 
 import base64
 import json
-from collections.abc import Callable
-from datetime import UTC, datetime
 from ipaddress import ip_address, ip_interface
 
 import pytest
@@ -11,31 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from nacl.public import PrivateKey
 
-from entrypoint.account.model import (
-    Access,
-    Account,
-    from_json,
-    new_private_key,
-    parse_account,
-    public_key,
-    to_json,
-)
+from entrypoint.account.model import Access, Account, from_json, new_private_key, public_key, to_json
 from entrypoint.addresses import Endpoint, NamedEndpoint
 from entrypoint.strict_json import InvalidError, JsonValue, parse_json
 from tests.fakes.accidents import places
 from tests.fakes.warp_api import EDGE_KEY, device_object
-
-NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
-PRIVATE_KEY = new_private_key()
-OWN = (ip_address("198.51.100.7"), ip_address("2001:db8::7"))
-
-
-def read(device: object, warn: Callable[[str], object] = lambda problem: None) -> Account:
-    return parse_account(JsonValue(device), private_key=PRIVATE_KEY, created=NOW, own=OWN, warn=warn)
-
-
-def account() -> Account:
-    return read(device_object(public_key(PRIVATE_KEY)))
+from tests.unit.account.devices import NOW, PRIVATE_KEY, account, read
 
 
 def test_a_usual_answer() -> None:

@@ -10,7 +10,7 @@ from entrypoint.account.model import Account, public_key
 from entrypoint.addresses import NamedEndpoint
 from entrypoint.strict_json import InvalidError
 from tests.fakes.warp_api import EDGE_KEY, device_object
-from tests.unit.account.test_model import PRIVATE_KEY, read
+from tests.unit.account.devices import PRIVATE_KEY, read
 
 
 def peer(device: dict[str, Any]) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from tests.conftest import Record
 from tests.fakes.box import START, Box
 from tests.fakes.http import API
 from tests.fakes.warp_api import EDGE_KEY, Fault, refusal
-from tests.unit.account.test_team import served
+from tests.unit.account.teams import served
 
 pytestmark = pytest.mark.anyio
 type Alter = Callable[[dict[str, Any]], Any]

@@ -9,7 +9,7 @@ import pytest
 from entrypoint.account.formats import read_profile
 from entrypoint.account.model import parse_account
 from entrypoint.strict_json import InvalidError
-from tests.unit.account.test_model import NOW
+from tests.unit.account.devices import NOW
 
 SAMPLES = Path(__file__).parent / "samples"
 KEY = "4+y30Wg+8239bG/V+Rk7nRVb0zegFizMoFIm5/w/dDc="

@@ -16,6 +16,7 @@ from entrypoint.errors import BusyError, Error
 from tests.fakes.box import HOST, START, Box
 from tests.fakes.http import API, DNS
 from tests.fakes.warp_api import Fault, refusal
+from tests.unit.account.faults import FAULTS, FINAL
 
 
 @pytest.fixture
@@ -47,16 +48,6 @@ async def test_a_pending_key_is_used_again(box: Box) -> None:
     box.clock.now += 301
     assert (await box.start()).private_key == key
     assert not box.told
-
-
-FAULTS: dict[str, Fault] = {
-    "429": Fault(httpx.Response(429)),
-    "500": Fault(httpx.Response(500)),
-    "500 but created": Fault(httpx.Response(500), created=True),
-    "answer lost after creating": Fault(httpx.ReadError("reset"), created=True),
-    "truncated": Fault(httpx.Response(200, content=b'{"id": "1'), created=True),
-    "page": Fault(httpx.Response(200, html="<html>")),
-}
 
 
 @pytest.mark.anyio
@@ -159,14 +150,6 @@ async def test_another_api_has_another_budget_and_a_wrong_clock_costs_an_hour(bo
     box.path.write_text(json.dumps(pending))
     await box.start()
     assert sum(box.clock.slept) == 3600
-
-
-FINAL: dict[str, Fault] = {
-    "400": Fault(refusal(400, "Invalid registration request")),
-    "401": Fault(httpx.Response(401)),
-    "403": Fault(httpx.Response(403, text="error code: 1020")),
-    "404": Fault(httpx.Response(404)),
-}
 
 
 @pytest.mark.anyio

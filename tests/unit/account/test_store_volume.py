@@ -16,7 +16,7 @@ from entrypoint.account.replies import ApiError
 from entrypoint.errors import StateError
 from tests.conftest import Record
 from tests.fakes.box import Box
-from tests.unit.account.test_store import FAULTS, FINAL
+from tests.unit.account.faults import FAULTS, FINAL
 
 
 @pytest.fixture

@@ -14,8 +14,9 @@ from entrypoint.settings.values import token_in
 from tests.cloudflare.access import Access
 from tests.cloudflare.config import TEAM_NAME
 from tests.fakes.box import START, Box
-from tests.fakes.http import API, DNS
+from tests.fakes.http import API
 from tests.fakes.warp_api import Fault, refusal
+from tests.unit.account.teams import served
 
 JWT = Access(clock=lambda: START).mint()
 LINK = f"com.cloudflare.warp://{TEAM_NAME}/auth?token={JWT}"
@@ -143,23 +144,6 @@ async def test_a_free_account_that_is_kept_stays(box: Box, caplog: pytest.LogCap
     box.wishes = wishes
     assert await box.start() == account
     assert "keeping the existing free account" in caplog.text
-
-
-def served(box: Box, access: Access, token: ServiceToken) -> Box:
-    """Let the organisation's page answer beside the API."""
-    api = box.site
-
-    def site(request: httpx.Request) -> httpx.Response:
-        if request.url.host != TEAM_NAME:
-            return api(request)
-        asked: Any = type("Asked", (), {"path": request.url.path, "headers": dict(request.headers)})
-        made = access.answer(asked)
-        return httpx.Response(made.status, content=made.body, headers=made.headers)
-
-    box.http.sites[API] = site
-    box.http.dns[DNS][TEAM_NAME] = [API]
-    box.wishes = AccountWishes("lab", team=token)
-    return box
 
 
 SERVICE = ServiceToken("acme", "id.access", "the-service-secret")

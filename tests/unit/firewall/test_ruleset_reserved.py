@@ -17,8 +17,8 @@ from entrypoint.wireguard.device import Implementation
 from tests.fakes.bench import CONFIG, bench_in
 from tests.fakes.nft import FakeNft
 from tests.fakes.world import FakeWorld
-from tests.unit.firewall.test_ruleset import FULL, HOST, PROXY, chain
-from tests.unit.test_desired import ACCOUNT, ENDPOINTS, UPLINKS
+from tests.unit.firewall.policies import FULL, HOST, PROXY, chain
+from tests.unit.surroundings import ACCOUNT, ENDPOINTS, UPLINKS
 
 BYTES = b"\xc1\x1d\x07"
 HAS = replace(ACCOUNT, client_id=BYTES)

@@ -1,6 +1,7 @@
+"""TODO."""
+
 import json
-import re
-from base64 import b64decode, b64encode, urlsafe_b64decode
+from base64 import b64decode, b64encode
 from ipaddress import ip_address
 from urllib.parse import unquote, urlsplit
 
@@ -21,6 +22,7 @@ from shadowsocks.credentials import (
     password_problem,
 )
 from shadowsocks.links import Entry, entries, link, qr, qr_image
+from tests.unit.shadowsocks.base64_forms import read_base64
 
 AES, OLD = METHODS["2022-blake3-aes-128-gcm"], METHODS["chacha20-ietf-poly1305"]
 KEY = b64encode(bytes(range(16))).decode()
@@ -146,14 +148,6 @@ def test_a_user_has_both_keys_and_their_name_in_the_link() -> None:
 def test_ipv6_stands_in_brackets() -> None:
     (one,) = entries(ip_address("2001:db8::1"), 443, Credentials(AES, KEY))
     assert "@[2001:db8::1]:443#" in link(one)
-
-
-def read_base64(uri: str) -> tuple[str, str]:
-    """Read a link the way Shadowsocks for Android does: base64 user information, whatever the method."""
-    found = re.fullmatch(r"ss://([A-Za-z0-9+/=_-]+)@(.+):([0-9]+)(?:/\?[^#]*)?#(.*)", uri)
-    assert found, uri
-    method, _, password = urlsafe_b64decode(found[1] + "=" * (-len(found[1]) % 4)).decode().partition(":")
-    return method, password
 
 
 @given(st.sampled_from(sorted(METHODS)), st.text(min_size=1, max_size=40), st.booleans())

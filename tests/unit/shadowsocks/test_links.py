@@ -14,7 +14,7 @@ from entrypoint.commands.cli import command_line
 from entrypoint.errors import UsageError
 from shadowsocks.credentials import METHODS, MethodKeys, SavedKeys
 from shadowsocks.links import CLIENTS, Entry, write_for
-from tests.unit.shadowsocks.test_credentials import read_base64
+from tests.unit.shadowsocks.base64_forms import read_base64
 
 KEY, ALICE = "AAECAwQFBgcICQoLDA0ODw==", "EBESExQVFhcYGRobHB0eHw=="
 METHOD = METHODS["2022-blake3-aes-128-gcm"]
