@@ -16,6 +16,8 @@ from tests.lab.wire import Allowed, Packet, Wire, called, looked_up, neighbours,
 from tests.pace import longer
 
 TRACE4, TRACE6 = ip_address("1.1.1.1"), ip_address("2606:4700:4700::1111")
+RESOLVERS = [TRACE4, TRACE6, ip_address("1.0.0.1"), ip_address("2606:4700:4700::1001")]
+"""DNS_ADDRESSES, all of which are asked outside the tunnel in an outage."""
 EDGE = [ip_network("162.159.192.0/24"), ip_network("2606:4700:d0::/48")]
 
 
@@ -52,7 +54,7 @@ def reasons(lab: Lab, *, first_run: bool = False) -> list[Allowed]:
         served("shadowsocks", 8388, ("tcp", "udp"), CLIENT),
         Allowed("closed port", _closed_port),
         called("api", lab.cloudflare.config.api_addresses, 443),
-        looked_up(["api.cloudflareclient.com", "engage.cloudflareclient.com"], [TRACE4, TRACE6]),
+        looked_up(["api.cloudflareclient.com", "engage.cloudflareclient.com"], RESOLVERS),
     ]
 
 

@@ -43,6 +43,9 @@ def blocked_after(lab: Lab, state: Path) -> float:
     return max(0.0, leaks[-1].time - executed)
 
 
+CHANGING = ("history.json", "endpoints.json")
+
+
 def contents(state: Path) -> dict[str, bytes]:
-    """Return what a volume keeps; `lock` names whoever has it."""
-    return {file.name: file.read_bytes() for file in state.iterdir() if file.name != "lock"}
+    """Return what a volume keeps; `lock` names its holder, CHANGING is a record of what happened."""
+    return {file.name: file.read_bytes() for file in state.iterdir() if file.name not in {"lock", *CHANGING}}
