@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from entrypoint.addresses import Mark
 from entrypoint.client_details import load_or_generate
 from entrypoint.routing.plan import OurIds, decode, encode
 from entrypoint.settings import load
@@ -63,7 +64,7 @@ def test_passwords_and_keys_are_kept(state: Path) -> None:
 
 def test_what_was_ours_in_the_kernel_is_still_known(state: Path) -> None:
     content = (state / "network.json").read_bytes()
-    assert decode(content) == (OurIds(),)
+    assert decode(content) == (OurIds(mark=Mark(0x1000, 0x1000)),), "the mark it was recorded with"
     assert encode(decode(content)) == content
 
 

@@ -16,7 +16,9 @@ from entrypoint.status.states import State
 from shadowsocks.server import ENVIRONMENT
 from tests.fakes.processes import FakeSsserver
 from tests.fakes.world import FakeWorld
-from tests.unit.servers import last
+from tests.unit.servers import last, world
+
+__all__ = ["world"]  # a fixture
 
 pytestmark = pytest.mark.anyio
 NEW = LinkAddress("eth0", ip_interface("172.18.0.9/16"))
