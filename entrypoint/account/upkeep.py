@@ -129,7 +129,7 @@ class AccountUpkeep:
         while True:
             await self._doubted.wait()
             self._doubted = anyio.Event()
-            await self._clock.sleep(self._rechecks.due - self._clock.monotonic())
+            await self._clock.sleep(max(0.0, self._rechecks.due - self._clock.monotonic()))
             if not self._in_doubt():
                 continue
             self._rechecks.due = self._clock.monotonic() + random.uniform(0.8, 1.2) * RECHECK_EVERY  # noqa: S311

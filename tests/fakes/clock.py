@@ -40,7 +40,9 @@ class FakeClock:
         return self.now + self._offset
 
     async def sleep(self, seconds: float) -> None:
-        own = Sleeper(self.now + max(seconds, 0))
+        if not seconds >= 0:
+            raise ValueError("delay must be a non-negative number")  # as anyio says
+        own = Sleeper(self.now + seconds)
         self._sleepers.append(own)
         self._events += 1
         try:
