@@ -50,6 +50,9 @@ type Message = Any
 """A pyroute2 message: header fields by `[]`, attributes by `get_attr`."""
 
 
+AZURE_PLATFORM: Final = bytes((168, 63, 129, 16))
+
+
 def concerns_us(data: bytes) -> bool:
     """Return whether one of these messages may change what we look at.
 
@@ -68,7 +71,10 @@ def concerns_us(data: bytes) -> bool:
 
 def decides(data: bytes, at: int = 0) -> bool:
     """Return whether the route (struct rtmsg) at this place is a default, a part of one, or connected."""
-    return data[at + 1] <= LONGEST_DEFAULT or (data[at + 5] == RTPROT_KERNEL and data[at + 7] == RTN_UNICAST)
+    # Azure's platform address counts too; table and destination are a route's first attributes.
+    platform = data[at + 1] == 32 and AZURE_PLATFORM in data[at : at + 36]
+    connected = data[at + 5] == RTPROT_KERNEL and data[at + 7] == RTN_UNICAST
+    return platform or connected or data[at + 1] <= LONGEST_DEFAULT
 
 
 def worth_a_look(data: bytes, at: int) -> bool:
