@@ -64,6 +64,9 @@ LINK_LOCAL: Final = IPv6Network("fe80::/10")
 DHCP_PORTS: Final[dict[Family, tuple[int, int]]] = {4: (68, 67), 6: (546, 547)}
 """Ports of client and server: a lease is renewed over the uplink."""
 
+PLATFORM: Final = (IPv4Network("168.63.129.16/32"),)
+"""Public addresses that a cloud uses itself (Azure's agent and resolver), if `main` has a route to them."""
+
 PRIVATE: Final[tuple[Network, ...]] = tuple(
     map(
         ip_network,

@@ -13,7 +13,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_interface, ip_net
 from socket import AF_INET, AF_INET6
 from typing import Any, Final, Literal
 
-from entrypoint.addresses import Address, Family, Mark, Network
+from entrypoint.addresses import PLATFORM, Address, Family, Mark, Network
 from entrypoint.linux.kernel_objects import (
     AddressState,
     Flow,
@@ -50,7 +50,7 @@ type Message = Any
 """A pyroute2 message: header fields by `[]`, attributes by `get_attr`."""
 
 
-AZURE_PLATFORM: Final = bytes((168, 63, 129, 16))
+PLATFORM_BYTES: Final = tuple(network.network_address.packed for network in PLATFORM)
 
 
 def concerns_us(data: bytes) -> bool:
@@ -71,8 +71,8 @@ def concerns_us(data: bytes) -> bool:
 
 def decides(data: bytes, at: int = 0) -> bool:
     """Return whether the route (struct rtmsg) at this place is a default, a part of one, or connected."""
-    # Azure's platform address counts too; table and destination are a route's first attributes.
-    platform = data[at + 1] == 32 and AZURE_PLATFORM in data[at : at + 36]
+    # A platform's address counts too; table and destination are a route's first attributes.
+    platform = data[at + 1] == 32 and any(packed in data[at : at + 36] for packed in PLATFORM_BYTES)
     connected = data[at + 5] == RTPROT_KERNEL and data[at + 7] == RTN_UNICAST
     return platform or connected or data[at + 1] <= LONGEST_DEFAULT
 

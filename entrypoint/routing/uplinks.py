@@ -5,9 +5,8 @@ Routes and rules decide, never what an address looks like: an uplink is where a 
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Network
 
-from entrypoint.addresses import MARK, PRIVATE, Address, Family, Mark, Network, word_for
+from entrypoint.addresses import MARK, PLATFORM, PRIVATE, Address, Family, Mark, Network, word_for
 from entrypoint.linux.kernel_objects import (
     MAIN_TABLE,
     PROTOCOL_KERNEL,
@@ -20,9 +19,6 @@ from entrypoint.linux.kernel_objects import (
 
 SHORTEST = {4: 1, 6: 3}
 """Prefixes up to this length count as default routes, which some programs split (0.0.0.0/1, 2000::/3)."""
-
-PLATFORM = (IPv4Network("168.63.129.16/32"),)
-"""Public addresses that a cloud uses itself (Azure's agent and resolver), if `main` has a route to them."""
 
 
 @dataclass(frozen=True, slots=True)

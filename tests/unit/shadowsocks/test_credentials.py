@@ -1,4 +1,4 @@
-"""TODO."""
+"""Methods, passwords and users, and the links that carry them."""
 
 import json
 from base64 import b64decode, b64encode
