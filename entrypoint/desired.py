@@ -267,9 +267,13 @@ class DesiredState:
             trace_urls=self.settings.health.trace_urls,
             ca_file=self.settings.health.ca_file,
             interval=self.settings.health.interval,
-            strict_clock=self.settings.shadowsocks.on
-            and self.settings.shadowsocks.method.name.startswith("2022-"),
+            strict_clock=needs_exact_clock(self.settings),
         )
+
+
+def needs_exact_clock(settings: Settings) -> bool:
+    """Return whether clients are refused when this machine's clock is wrong."""
+    return settings.shadowsocks.on and settings.shadowsocks.method.name.startswith("2022-")
 
 
 def neighbours(settings: Settings, uplinks: Uplinks) -> tuple[Network, ...]:

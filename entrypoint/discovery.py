@@ -1,8 +1,8 @@
 """Look up endpoints and the public address outside the tunnel: marked sockets, holes in the firewall."""
 
 import logging
-from collections.abc import Collection, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Final
 
 import anyio
@@ -12,13 +12,14 @@ from entrypoint.account.store import cache_addresses, cached_addresses
 from entrypoint.addresses import MARK, Address, Destination, Endpoint, Family, NamedEndpoint, word_for
 from entrypoint.client_details import save_public_address, saved_public_address
 from entrypoint.firewall.killswitch import KillSwitch
-from entrypoint.health.diagnosis import Cause, Outside
-from entrypoint.health.probe import Trace, fetch_trace, literal
+from entrypoint.health.diagnosis import Outside, unresolvable
+from entrypoint.health.probe import CertificateError, Trace, fetch_trace, literal
 from entrypoint.linux.http import url_site
 from entrypoint.linux.state_dir import ADDRESS_CACHE_FILE
-from entrypoint.linux.world import Marked
+from entrypoint.linux.world import Marked, World
 from entrypoint.retry import after, retrying
 from entrypoint.routing.uplinks import Uplinks
+from entrypoint.settings import Settings
 from entrypoint.status.board import Run
 
 LOOKUP_PAUSE: Final = 10.0
@@ -29,6 +30,9 @@ DETECT_TIMEOUT: Final = 3.0
 
 LOOK_TIMEOUT: Final = 2.0
 """Seconds that a resolver gets to answer outside the tunnel during an outage."""
+
+KNOCK_TIMEOUT: Final = 0.3
+"""Seconds in which a router on the way would have rejected a datagram."""
 
 OUTSIDE_NAME: Final = "api.cloudflareclient.com"
 """The name asked outside the tunnel: one that the server would ask for anyway."""
@@ -49,8 +53,19 @@ async def resolve_endpoints(
     families: set[Family] = {address.version for address in uplinks.addresses}
     named = account.endpoints_to_try(configured, families)
 
-    def announce(error: BaseException, pause: float) -> None:
-        log.warning("%s, retrying in %.0f s; %s", error, pause, Cause.PROVIDER_DNS.value)
+    failures = 0
+
+    async def announce(error: BaseException, pause: float) -> None:
+        nonlocal failures
+        failures += 1
+        if await _is_answered(run.settings, run.world, switch.hole, run.settings.dns.addresses):
+            said = f"{error}: check WARP_ENDPOINTS"
+        else:
+            cause = unresolvable(", ".join(map(str, named)))
+            run.board.show_cause(cause)
+            said = str(cause)
+        if not failures & (failures - 1):  # at growing distances: a line each ten seconds says no more
+            log.warning("%s; trying again every %.0f s", said, LOOKUP_PAUSE)
 
     async for attempt in retrying(
         run.world.clock.sleep,
@@ -66,6 +81,8 @@ async def resolve_endpoints(
                 endpoints = await _resolve_all(run, switch, named, families, configured=bool(configured))
             if not endpoints:
                 raise LookupError(f"cannot resolve any endpoint ({', '.join(map(str, named))})")
+    if failures:
+        run.board.show_cause(None)
     return endpoints
 
 
@@ -76,14 +93,13 @@ async def _resolve_all(
     families: set[Family],
     *,
     configured: bool,
-    level: int = logging.WARNING,
 ) -> tuple[Endpoint, ...]:
     endpoints: dict[Endpoint, None] = {}
     for one in named:
         if isinstance(one, Endpoint):
             endpoints[one] = None
             continue
-        for address in await _look_up(run, switch, one.name, level):
+        for address in await _look_up(run, switch, one.name):
             # A forged answer must not lead WireGuard's packets to us or our neighbours; who names an
             # endpoint in the settings may want just that.
             if address.version in families and (configured or not word_for(address)):
@@ -91,7 +107,7 @@ async def _resolve_all(
     return tuple(endpoints)
 
 
-async def _look_up(run: Run, switch: KillSwitch, name: str, level: int) -> tuple[Address, ...]:
+async def _look_up(run: Run, switch: KillSwitch, name: str) -> tuple[Address, ...]:
     """Resolve `name`; if no server answers, return its last known addresses."""
     servers, cache = run.settings.dns.addresses, run.state_file(ADDRESS_CACHE_FILE)
     # Docker's resolver would send unmarked, from this namespace, and the firewall could not tell it from a
@@ -101,42 +117,60 @@ async def _look_up(run: Run, switch: KillSwitch, name: str, level: int) -> tuple
             found = await run.world.http.lookup(name, servers, OUTSIDE)
         except OSError as error:
             found = cached_addresses(cache, name)
-            log.log(level, "%s%s", error, "; using its last known address" if found else "")
+            log.debug("%s%s", error, "; using its last known address" if found else "")
             return found
         cache_addresses(cache, name, found)
         return found
 
 
+type Hole = Callable[[Iterable[Destination]], AbstractAsyncContextManager[None]]
+"""Lets marked packets to these destinations out while its block runs."""
+
+
 async def look_outside(
-    run: Run, switch: KillSwitch, uplinks: Uplinks, endpoint: Endpoint, *, web: bool
+    settings: Settings, world: World, hole: Hole, uplinks: Uplinks, endpoint: Endpoint, *, web: bool
 ) -> Outside:
-    """Find out what this machine reaches without the tunnel: DNS, and with `web` or without DNS, HTTPS."""
+    """Find out what this machine reaches without the tunnel: DNS, and with `web` or without DNS, HTTPS.
+
+    The firewall lets marked packets to `endpoint` out.
+    """
     if not uplinks.addresses:
         return Outside(uplink=False)
+    rejected = ""
+    try:
+        await world.http.knock(endpoint, OUTSIDE, limit=KNOCK_TIMEOUT)
+    except OSError as error:
+        rejected = f"UDP to {endpoint} is rejected: {error.strerror or error}"
     families = {address.version for address in uplinks.addresses}
-    servers = [one for one in run.settings.dns.addresses if one.version in families]
-    udp = await _is_answered(run, switch, servers)
+    servers = [one for one in settings.dns.addresses if one.version in families]
+    udp = await _is_answered(settings, world, hole, servers)
     if udp and not web:
-        return Outside(udp=True)
-    seen = await _trace_outside(run, switch, families)
-    offset = seen.at - run.world.clock.wall() if seen and seen.at is not None else None
-    return Outside(udp=udp, web=seen is not None, offset=offset)
+        return Outside(udp=True, rejected=rejected)
+    match await _trace_outside(settings, world, hole, families):
+        case Trace(at=at):
+            offset = None if at is None else at - world.clock.wall()
+            return Outside(udp=udp, web=True, rejected=rejected, offset=offset)
+        case CertificateError(misdated=misdated) as refused:
+            return Outside(udp=udp, web=True, rejected=rejected, misdated=str(refused) if misdated else "")
+        case None:
+            # Without any answer it is the way out that is missing, not UDP alone.
+            return Outside(udp=udp, web=False, rejected=rejected if udp else "")
 
 
-async def _is_answered(run: Run, switch: KillSwitch, servers: Sequence[Address]) -> bool:
+async def _is_answered(settings: Settings, world: World, hole: Hole, servers: Sequence[Address]) -> bool:
     """Return whether any of the resolvers answers over UDP."""
     answered = False
 
     async def ask(server: Address) -> None:
         nonlocal answered
         with suppress(OSError):
-            await run.world.http.ask(server, OUTSIDE_NAME, OUTSIDE, limit=LOOK_TIMEOUT)
+            await world.http.ask(server, OUTSIDE_NAME, OUTSIDE, limit=LOOK_TIMEOUT)
             answered = True
             tasks.cancel_scope.cancel()
 
     try:
         async with (
-            switch.hole(Destination(one, 53, "udp") for one in servers),
+            hole(Destination(one, 53, "udp") for one in servers),
             anyio.create_task_group() as tasks,
         ):
             for server in servers:
@@ -148,13 +182,14 @@ async def _is_answered(run: Run, switch: KillSwitch, servers: Sequence[Address])
 
 async def resolve_again(
     run: Run, switch: KillSwitch, account: Account, uplinks: Uplinks
-) -> tuple[Endpoint, ...]:
-    """Return what the endpoints' names resolve to now; nothing without names."""
+) -> tuple[tuple[Endpoint, ...], str]:
+    """Return what the endpoints' names resolve to now, and those names if they do not."""
     families: set[Family] = {address.version for address in uplinks.addresses}
     named = account.endpoints_to_try(run.settings.tunnel.endpoints or (), families)
     names = tuple(one for one in named if isinstance(one, NamedEndpoint))
     configured = bool(run.settings.tunnel.endpoints)
-    return await _resolve_all(run, switch, names, families, configured=configured, level=logging.DEBUG)
+    found = await _resolve_all(run, switch, names, families, configured=configured)
+    return found, "" if found else ", ".join(one.name for one in names)
 
 
 async def choose_public_host(
@@ -175,21 +210,28 @@ async def choose_public_host(
 
 
 async def _detect_public_address(run: Run, switch: KillSwitch) -> Address | None:
-    seen = await _trace_outside(run, switch, {4, 6})
-    return seen.ip if seen else None
+    seen = await _trace_outside(run.settings, run.world, switch.hole, {4, 6})
+    return seen.ip if isinstance(seen, Trace) else None
 
 
-async def _trace_outside(run: Run, switch: KillSwitch, families: Collection[Family]) -> Trace | None:
+async def _trace_outside(
+    settings: Settings, world: World, hole: Hole, families: Collection[Family]
+) -> Trace | CertificateError | None:
     """Return the first trace that a page at a literal address answers outside the tunnel."""
-    for url in run.settings.health.trace_urls:
+    refused: CertificateError | None = None
+    for url in settings.health.trace_urls:
         host, port = url_site(url)
         address = literal(host)
         if address is None or address.version not in families:
             continue
-        async with switch.hole([Destination(address, port, "tcp")]):
-            with suppress(OSError):
-                ca_file = run.settings.health.ca_file
-                seen = await fetch_trace(run.world.http, url, OUTSIDE, ca_file, (), limit=DETECT_TIMEOUT)
+        async with hole([Destination(address, port, "tcp")]):
+            try:
+                ca_file = settings.health.ca_file
+                seen = await fetch_trace(world.http, url, OUTSIDE, ca_file, (), limit=DETECT_TIMEOUT)
                 if seen.ip:
                     return seen
-    return None
+            except CertificateError as error:
+                refused = error
+            except OSError:
+                continue
+    return refused

@@ -156,7 +156,9 @@ async def bring_up(
             probe=state.probe(uplinks),
             world=world,
             observer=board,
-            hooks=Hooks(watch.reconcile, upkeep.doubt, outside.look, outside.resolve),
+            hooks=Hooks(
+                watch.reconcile, upkeep.doubt, outside.look, outside.resolve, upkeep.last_check, upkeep.checked
+            ),
             traffic=world.netlink.traffic,
             memory=memory,
             triggers=run.triggers,
@@ -195,22 +197,25 @@ class OutsideView:
         self._looks = 0
 
     async def look(self, endpoint: Endpoint) -> Outside:
-        """Find out what is reached without the tunnel; from the second look on also what time it is."""
+        """Find out what is reached without the tunnel, and from the second look on, or first, the time."""
         self._looks += 1
-        return await look_outside(
-            self._run, self._firewall, self._watch.uplinks, endpoint, web=self._looks > 1
-        )
-
-    async def resolve(self) -> tuple[Endpoint, ...]:
-        """Resolve the endpoints' names again, and let packets to new addresses out."""
+        run, web = self._run, self._looks > 1 or not self._run.board.status.proven
         uplinks = self._watch.uplinks
-        found = await resolve_again(self._run, self._firewall, self._state.account, uplinks)
+        return await look_outside(run.settings, run.world, self._firewall.hole, uplinks, endpoint, web=web)
+
+    async def resolve(self) -> tuple[tuple[Endpoint, ...], str]:
+        """Resolve the endpoints' names again, and let packets to new addresses out.
+
+        Return new addresses, and the names if no resolver knows them.
+        """
+        uplinks = self._watch.uplinks
+        found, unresolved = await resolve_again(self._run, self._firewall, self._state.account, uplinks)
         fresh = tuple(one for one in found if one not in self._state.endpoints)
         if fresh:
             self._state = replace(self._state, endpoints=(*self._state.endpoints, *fresh))
             self._watch.adopt(self._state)
             await self._firewall.set(self._state.policy(uplinks))
-        return fresh
+        return fresh, unresolved
 
 
 async def _show_counters(monitor: HealthMonitor, board: Board) -> None:

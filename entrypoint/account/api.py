@@ -21,13 +21,13 @@ from entrypoint.account.replies import (
     ApiError,
     Reply,
     accepted,
-    certificate_error,
     device_in,
     unanswered,
 )
 from entrypoint.account.store import cache_addresses, cached_addresses
 from entrypoint.addresses import Address, Destination, word_for
 from entrypoint.errors import SettingsError
+from entrypoint.linux.http import certificate_error
 from entrypoint.linux.world import Clock, Http, Marked
 from entrypoint.strict_json import JsonValue
 

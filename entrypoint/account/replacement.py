@@ -19,6 +19,7 @@ from entrypoint.account.registration import GONE_PAUSE, AccountWishes, NotNeeded
 from entrypoint.account.replies import ApiError
 from entrypoint.account.store import PendingRegistration, StoredAccount, edit
 from entrypoint.addresses import Address
+from entrypoint.health.diagnosis import Cause, Diagnosis
 from entrypoint.linux.world import Clock
 from entrypoint.strict_json import InvalidError, JsonValue
 
@@ -32,12 +33,13 @@ log = logging.getLogger("ss-warp")
 class Recheck:
     """What asking the API about the account has shown.
 
-    `changed`: the account on the volume is another now, or has other addresses or keys. `gone`: why the
-    former one does not exist any more. `again`: seconds until the API has to be asked once more. `problem`:
-    what only a person can mend.
+    `trouble` is what is wrong with it, `unknown` why the API could not say. `changed`: the account on the
+    volume is another now, or has other addresses or keys. `gone`: why the former one does not exist any more.
+    `again`: seconds until the API has to be asked once more.
     """
 
-    problem: str = ""
+    trouble: Diagnosis | None = None
+    unknown: str = ""
     changed: bool = False
     gone: str = ""
     again: float | None = None
@@ -62,26 +64,20 @@ async def recheck(
     stored = store.read(path)
     account, access = stored.account, stored.account.access
     if access is None:
-        return Recheck()
+        return Recheck(unknown="it came without a token")
     try:
         device = await api.device(access)
         shown = device.optional("key", JsonValue.text)
         ours = [public_key(key) for key in (account.private_key, stored.next_private_key) if key]
         if shown and shown not in ours:
-            log.warning(
-                "the device's key was changed elsewhere; run `ss-warp account rotate-key` and restart "
-                "to take it back"
-            )
-            return Recheck()
+            return Recheck(Diagnosis(Cause.KEY_REFUSED, "the device's key was changed elsewhere"))
         now = reread(account, device, own)
     except InvalidError as error:
-        log.warning("cannot use the API's answer: %s", error)
-        return Recheck()
+        return Recheck(unknown=f"cannot use the API's answer: {error}")
     except ApiError as error:
         if error.gone:
             return await _handle_gone(path, stored, api, clock, own, wishes, waiting, needed, error)
-        log.warning("cannot verify the account: %s", error)
-        return Recheck()
+        return Recheck(unknown=error.message)
     if stored.previous:
         # Both exist, this one has not connected: the other has its turn.
         save_change(path, stored, account=stored.previous, previous=now, missing_since=0.0)
@@ -107,15 +103,15 @@ async def _handle_gone(
 ) -> Recheck:
     """Replace an account that the API does not know, once it has said so twice and where that is allowed."""
     account, since, now = stored.account, stored.missing_since, clock.wall()
+    missing = Diagnosis(Cause.ACCOUNT_GONE, f"the API does not know this device: {error.message}")
     if stored.previous:
         save_change(path, stored, account=stored.previous, previous=None, missing_since=0.0)
         return Recheck(changed=True)
     if not since:
-        log.warning("the API does not know this device: %s; asking again before replacing it", error.message)
         save_change(path, stored, missing_since=now)
-        return Recheck(again=GONE_PAUSE)
+        return Recheck(missing, again=GONE_PAUSE)
     if now - since < GONE_PAUSE:
-        return Recheck(again=since + GONE_PAUSE - now)
+        return Recheck(missing, again=since + GONE_PAUSE - now)
     young = now - account.created.timestamp() < ONE_DAY
     if account.kind not in ("free", "plus") or young:
         why = (
@@ -123,10 +119,9 @@ async def _handle_gone(
             if young
             else f"a {account.kind} account is never replaced"
         )
-        return Recheck(
-            problem=f"the account no longer exists ({error.message}), and {why}: to start over, run "
-            "`ss-warp account delete` and restart"
-        )
+        sentence = f"the account no longer exists ({error.message}), and {why}"
+        remedy = "to start over, run `ss-warp account delete` and restart"
+        return Recheck(Diagnosis(Cause.ACCOUNT_GONE, sentence, remedy))
     license_key = account.license_key if account.kind == "plus" else None
     new = stored.replacement or PendingRegistration(new_private_key(), api.base_url, license_key=license_key)
     registrar = Registrar(

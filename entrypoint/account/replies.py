@@ -6,13 +6,13 @@ list. Whatever else answers (a firewall rule, a captive portal, a retired path) 
 """
 
 import email.utils
-import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import Final
 
 from entrypoint.errors import UnhealableError
+from entrypoint.linux.http import certificate_error, is_misdated
 from entrypoint.strict_json import InvalidError, JsonValue, parse_json
 
 UNCERTAIN: Final = 60.0
@@ -108,10 +108,11 @@ def accepted(reply: Reply, now: float) -> Mapping[str, object]:
 def unanswered(host: str, error: Exception, again: float) -> ApiError:
     """Return why there is no answer of `host`."""
     if refused := certificate_error(error):
-        clock = refused.verify_code in (_NOT_YET_VALID, _EXPIRED)
         return ApiError(
             f"cannot trust the certificate of {host}: {one_line(refused.verify_message)}",
-            "check this machine's clock" if clock else "for a mirror, set WARP_API_CA_FILE to its CA",
+            "check this machine's clock"
+            if is_misdated(refused)
+            else "for a mirror, set WARP_API_CA_FILE to its CA",
             again=again,
         )
     reason = "no answer in time" if isinstance(error, TimeoutError) else one_line(str(error))
@@ -119,19 +120,6 @@ def unanswered(host: str, error: Exception, again: float) -> ApiError:
     return ApiError(f"cannot reach {host}: {reason or type(error).__name__}", hint, again=again)
 
 
-def certificate_error(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
-    """Return the certificate's refusal behind an error, None when that was not the reason."""
-    seen = set[int]()  # a chain may be a circle
-    while error and id(error) not in seen:
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return error
-        seen.add(id(error))
-        error = error.__cause__ or error.__context__
-    return None
-
-
-_NOT_YET_VALID: Final = 9  # OpenSSL's X509_V_ERR_CERT_NOT_YET_VALID and _HAS_EXPIRED
-_EXPIRED: Final = 10
 _PORTAL: Final = "something on the way may be answering in place of Cloudflare"
 
 

@@ -15,6 +15,7 @@ from entrypoint.account.store import StoredAccount
 from entrypoint.addresses import MARK
 from entrypoint.errors import Error, StateError
 from entrypoint.firewall.killswitch import KillSwitch
+from entrypoint.health.diagnosis import AccountCheck
 from entrypoint.linux.state_dir import ACCOUNT_FILE, ADDRESS_CACHE_FILE
 from entrypoint.linux.world import World
 from entrypoint.log import hide
@@ -41,11 +42,22 @@ class RenewedError(Exception):
 
 
 class Rechecks:
-    """When the API may be asked about the account again, and what was last reported; outlives a tunnel."""
+    """When the API may be asked about the account again, and what it said; outlives a tunnel."""
 
     def __init__(self) -> None:
         self.due = 0.0
-        self.reported = ""
+        self.last = AccountCheck()
+        self._noted = anyio.Event()
+
+    def note(self, check: AccountCheck) -> None:
+        """Remember what the API said."""
+        self.last = check
+        self._noted.set()
+        self._noted = anyio.Event()
+
+    async def noted(self) -> None:
+        """Wait until the API has said something."""
+        await self._noted.wait()
 
 
 def account_wishes(settings: Settings) -> AccountWishes:
@@ -98,7 +110,8 @@ class AccountUpkeep:
                 hide(jwt)
             case ServiceToken(client_secret=secret):
                 hide(secret)
-        if not store.exists(self._path.parent):
+        registering = not store.exists(self._path.parent)
+        if registering:
             self._board.move(Event.ACCOUNT_MISSING)
         stored = await lifecycle.load_or_register(
             self._path.parent,
@@ -108,6 +121,8 @@ class AccountUpkeep:
             wishes=self._wishes,
             waiting=self._show_wait,
         )
+        if registering:
+            self._rechecks.note(AccountCheck(self._clock.wall()))
         hide(*stored.secrets)
         self._board.show_account(stored.account.kind)
         self._board.move(Event.ACCOUNT_READY)
@@ -138,18 +153,25 @@ class AccountUpkeep:
                     shown = await self._recheck()
                 except Error as error:
                     log.warning("cannot check the account: %s", error)
-                    break
-                if shown.problem and shown.problem != self._rechecks.reported:
-                    log.error("%s", shown.problem)
-                self._rechecks.reported = shown.problem
+                    shown = replacement.Recheck(self._rechecks.last.trouble, str(error))
+                self._rechecks.note(AccountCheck(self._clock.wall(), shown.trouble, shown.unknown))
                 # When the tunnel has answered meanwhile, the next start is early enough.
                 if shown.changed and self._in_doubt():
                     if shown.gone:
                         self._board.move(Event.ACCOUNT_GONE, shown.gone, logging.WARNING)
+                    self._rechecks.last = AccountCheck()  # of another account
                     raise RenewedError
                 if shown.again is None:
                     break
                 await self._clock.sleep(shown.again * random.uniform(1, 2))  # noqa: S311
+
+    def last_check(self) -> AccountCheck:
+        """Return what the API last said about the account."""
+        return self._rechecks.last
+
+    async def checked(self) -> None:
+        """Wait until the API has said something about the account."""
+        await self._rechecks.noted()
 
     def _in_doubt(self) -> bool:
         return self._board.status.state in OUTAGE

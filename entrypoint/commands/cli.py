@@ -6,18 +6,17 @@ import json
 import os
 import pkgutil
 import sys
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any
 
 from entrypoint import __version__
 from entrypoint.errors import PlatformError, StateError, UsageError
-from entrypoint.status.heartbeat import DIRECTORY
+from entrypoint.status.heartbeat import DIRECTORY, LOG_HINT
 from shadowsocks.links import CLIENTS
 
-LOG_HINT = "is the container running? check its log (docker compose logs)"
 
 
 def command_line(arguments: Sequence[str], directory: Path = Path(DIRECTORY)) -> int:
@@ -32,7 +31,16 @@ def command_line(arguments: Sequence[str], directory: Path = Path(DIRECTORY)) ->
     commands.add_parser("run", help="start the tunnel and keep it healthy (default)")
     commands.add_parser("healthcheck", help="exit 0 if a request was answered through the tunnel recently")
     status = commands.add_parser("status", help="show the current status")
-    status.add_argument("--json", action="store_true", help="as a JSON object")
+    form = status.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="as a JSON object (docs/status.md)")
+    form.add_argument("--watch", action="store_true", help="show it again every 2 seconds until Ctrl-C")
+    another = commands.add_parser(
+        "reconnect", help="take a new session, source port and endpoint: often, not always, another exit"
+    )
+    until = another.add_mutually_exclusive_group()
+    until.add_argument("--until-colo", metavar="COLO", help="again until the exit is there, e.g. FRA")
+    until.add_argument("--until", metavar="URL", help="again until this page loads through the tunnel")
+    another.add_argument("--times", type=int, default=10, metavar="N", help="at most so often (10)")
     commands.add_parser("settings", help="print the effective settings, secrets masked")
     link = commands.add_parser("link", help="print the ss:// link for clients")
     link.add_argument(
@@ -60,6 +68,7 @@ def command_line(arguments: Sequence[str], directory: Path = Path(DIRECTORY)) ->
     given = parser.parse_args(arguments, argparse.Namespace(directory=directory))
     actions: dict[str, Callable[[argparse.Namespace], int | None]] = {
         "status": _status,
+        "reconnect": _reconnect,
         "settings": _settings,
         "link": _link,
         "explain": _explain,
@@ -90,18 +99,30 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _status(given: argparse.Namespace) -> None:
-    from entrypoint.status.board import STATUS_NAME
+    from entrypoint.commands.status import read_status, status_text, watch
 
-    # The supervisor writes this file at every change: reading it needs neither a socket nor a lock.
-    path: Path = given.directory / STATUS_NAME
-    try:
-        status = json.loads(path.read_text())
-        text = json.dumps(status, indent=1) if given.json else status_text(status)
-    except OSError as error:
-        raise StateError(f"cannot read {path}: {error.strerror}", LOG_HINT) from error
-    except (ValueError, TypeError, KeyError) as error:
-        raise StateError(f"cannot read {path}: damaged, or written by another version", LOG_HINT) from error
-    print(text)
+    if given.watch:
+        watch(given.directory)
+        return
+    status = read_status(given.directory)
+    print(json.dumps(status, indent=1) if given.json else status_text(status, time.time()))
+
+
+def _reconnect(given: argparse.Namespace) -> None:
+    import anyio
+
+    from entrypoint.commands.reconnect import any_exit, in_colo, loads, reconnect
+    from entrypoint.linux.this_machine import open_world
+    from entrypoint.settings import load
+
+    settings, world = load(os.environ), open_world()
+    wrong = any_exit
+    if given.until_colo:
+        wrong = in_colo(given.until_colo)
+    elif given.until:
+        wrong = loads(given.until, settings, world)
+    times = given.times if given.until_colo or given.until else 1
+    anyio.run(lambda: reconnect(given.directory, settings, world, wrong, times=times))
 
 
 def _settings(given: argparse.Namespace) -> None:
@@ -198,14 +219,13 @@ def _doctor(given: argparse.Namespace) -> int:
     import anyio
 
     from entrypoint.commands.doctor import report
+    from entrypoint.commands.status import read_status
     from entrypoint.linux.this_machine import open_world
     from entrypoint.settings import load
-    from entrypoint.status.board import STATUS_NAME
 
     try:
-        # Without a running supervisor there is no status, and the doctor still has enough to check.
-        status = json.loads((given.directory / STATUS_NAME).read_text())
-    except (OSError, ValueError):
+        status = read_status(given.directory)
+    except StateError:  # without a running supervisor the doctor still has enough to check
         status = {}
     return anyio.run(report, load(os.environ), open_world(), status, given.before)
 
@@ -228,24 +248,3 @@ def _warm() -> int:
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             importlib.import_module(module.name)
     return 0
-
-
-def status_text(status: Mapping[str, Any]) -> str:
-    """Format the status object for people."""
-    exits = [address for address in status["exit"].values() if address]
-    age = status["handshake_age"]
-    offered = status["shadowsocks"]
-    rows = {
-        "state": f"{status['state']} since {status['since']}: {status['reason']}",
-        "warp": f"{status['warp'] or 'unknown'}{f' at {status["colo"]}' if status['colo'] else ''}",
-        "exit": ", ".join(exits) or "unknown",
-        "tunnel": f"{status['implementation'] or 'no device'} to {status['endpoint'] or 'no endpoint'}",
-        "reserved": status["reserved"] or "off",
-        "handshake": "none" if age is None else f"{age} s ago",
-        "traffic": f"{status['rx_bytes']} bytes received, {status['tx_bytes']} sent",
-        "account": status["account"]["kind"] or "none",
-        "shadowsocks": f"{offered['method'] or 'off'} on {', '.join(offered['listening']) or 'nothing'}",
-    }
-    if status["healing"]:
-        rows["healing"] = f"{status['healing']['rung'] or 'waiting'}, {status['healing']['tried']} tried"
-    return "\n".join(f"{name:12} {value}" for name, value in rows.items())

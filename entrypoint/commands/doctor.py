@@ -4,41 +4,35 @@ import os
 import socket
 import time
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Any, Final
 
-import anyio
-
 from entrypoint import desired
 from entrypoint.account.store import exists, read
-from entrypoint.addresses import DHCP_PORTS, MARK, Endpoint, NamedEndpoint, Ports
+from entrypoint.addresses import DHCP_PORTS, MARK, Destination, Endpoint, NamedEndpoint, Ports
 from entrypoint.commands.machine import Finding, failed, look_before, look_up, tried
+from entrypoint.discovery import KNOCK_TIMEOUT, look_outside
 from entrypoint.early import preflight
 from entrypoint.errors import DefectError, Error, PlatformError, SettingsError, StateError, UnhealableError
+from entrypoint.health.diagnosis import Evidence, diagnose
 from entrypoint.health.probe import QUERY_NAME
 from entrypoint.linux import state_dir
 from entrypoint.linux.kernel_objects import Snapshot
 from entrypoint.linux.proc import ENGINE, read_wildcards
-from entrypoint.linux.sockets import open_socket
 from entrypoint.linux.state_dir import ACCOUNT_FILE
 from entrypoint.linux.world import Bound, Marked, World
 from entrypoint.routing.plan import OurIds
-from entrypoint.routing.uplinks import find_uplinks
+from entrypoint.routing.uplinks import Uplinks, find_uplinks
 from entrypoint.settings import Settings
+from entrypoint.status.states import USABLE
 from entrypoint.wireguard.open import DEFAULT_PLACES, kernel_has_wireguard, require_tun
 
 # The clock cannot be earlier than the image's own files.
 BUILD_TIME: Final = Path(__file__).stat().st_mtime
 YEARS: Final = 10 * 365 * 86400
 RESOLVER_TIMEOUT: Final = 2.0
-REFUSAL_TIMEOUT: Final = 0.3
-"""Seconds in which a router on the way would have rejected a datagram."""
-BLOCKED: Final = (
-    "the provider may block UDP; try other ports in WARP_ENDPOINTS, "
-    "e.g. 162.159.192.1:500,162.159.192.1:1701,162.159.192.1:4500"
-)
 
 WELL_KNOWN: Final = (Endpoint(ip_address("162.159.192.1"), 2408),)
 """Where the edge has been for years; an account names its own."""
@@ -92,21 +86,19 @@ def _service(port: int) -> str:
         return ""
 
 
-BLOCKABLE: Final = ("connecting", "healing")
-"""States in which UDP to the edge may be what is wrong."""
-
-
 def supervisor(status: Mapping[str, Any]) -> Finding:
     """Judge the status of the running supervisor; an empty one means that none is running."""
-    match status.get("state"):
-        case None:
-            return Finding("note", "ss-warp is not running here")
-        case "connected":
-            exits = ", ".join(str(one) for one in status["exit"].values() if one)
-            return Finding("ok", f"connected: warp={status['warp']} from {exits}")
-        case state:
-            remedy = BLOCKED if state in BLOCKABLE else ""
-            return Finding("FAIL", f"{state}: {status['reason']}", remedy, UnhealableError.exit_code)
+    if not status:
+        return Finding("note", "ss-warp is not running here")
+    health, cause = status["health"], status["cause"]
+    if health == "connected":
+        exits = ", ".join(str(one) for one in status["exit"].values() if one)
+        return Finding("ok", f"connected: warp={status['warp']} from {exits}")
+    text = f"{health}: {cause['sentence'] if cause else status['reason']}"
+    if status["healthy"]:
+        return Finding("note", text)
+    # Without a known cause no remedy: that of another illness would send the reader the wrong way.
+    return Finding("FAIL", text, cause["remedy"] if cause else "", UnhealableError.exit_code)
 
 
 def kill_switch(settings: Settings, *, loaded: bool, running: bool) -> Finding:
@@ -136,7 +128,7 @@ async def direct(settings: Settings, world: World, device: str) -> Finding:
     families = {settings.tunnel.direct}
     server = next(one for one in settings.dns.addresses if one.version not in families)
     try:
-        await world.http.ask(server, QUERY_NAME, Bound(device), limit=REFUSAL_TIMEOUT)
+        await world.http.ask(server, QUERY_NAME, Bound(device), limit=KNOCK_TIMEOUT)
     except TimeoutError:
         return Finding("ok", f"a direct packet by {device} got no answer")
     except OSError as error:
@@ -163,20 +155,17 @@ async def resolvers(settings: Settings, world: World, way: Marked | Bound) -> As
                 yield Finding("ok", f"resolver {server} answers {by}")
 
 
-async def edge(endpoint: Endpoint) -> Finding:
-    """Send a datagram to an endpoint; only a rejection by a router on the way can be seen."""
-    sock = open_socket(Marked(MARK.value), endpoint.address, socket.SOCK_DGRAM)
-    with sock:
-        try:
-            sock.connect((str(endpoint.address), endpoint.port))
-            # A byte that WireGuard ignores: silence proves nothing, but a router's rejection does.
-            sock.send(b"\0")
-            with anyio.move_on_after(REFUSAL_TIMEOUT):
-                await anyio.wait_readable(sock)
-                sock.recv(1)
-        except OSError as error:
-            text = f"UDP to {endpoint} is rejected: {error.strerror}"
-            return Finding("FAIL", text, BLOCKED, UnhealableError.exit_code)
+async def outside(settings: Settings, world: World, uplinks: Uplinks, endpoint: Endpoint) -> Finding:
+    """Look outside the tunnel, as the supervisor does in an outage; the firewall must be open."""
+
+    @asynccontextmanager
+    async def hole(destinations: Iterable[Destination]) -> AsyncIterator[None]:
+        yield
+
+    seen = await look_outside(settings, world, hole, uplinks, endpoint, web=True)
+    evidence = Evidence(seen, offset=seen.offset)
+    if found := diagnose(evidence, strict_clock=desired.needs_exact_clock(settings)):
+        return Finding("FAIL", found.sentence, found.remedy, UnhealableError.exit_code)
     return Finding("ok", f"UDP to {endpoint} is sent and not rejected")
 
 
@@ -215,6 +204,7 @@ async def examine(
     else:
         yield finding
     snapshot = await world.netlink.snapshot()
+    uplinks = find_uplinks(snapshot, OurIds().links, host=desired.on_host(settings))
     for finding in surroundings(settings, snapshot, read_wildcards()):
         yield finding
     try:
@@ -231,10 +221,10 @@ async def examine(
         yield supervisor(status)
     own = not desired.on_host(settings) and desired.route_mode(settings) == "full"
     if closed and held and own and settings.firewall.on:
-        for device in find_uplinks(snapshot, OurIds().links).links[:1]:
+        for device in uplinks.links[:1]:
             yield await direct(settings, world, device)
     # Outside the tunnel only while no firewall is closed: the doctor must not need a hole.
-    if status.get("state") == "connected":
+    if status.get("state") in USABLE:
         async for finding in resolvers(settings, world, Bound(settings.tunnel.interface)):
             yield finding
     elif not closed:
@@ -243,7 +233,7 @@ async def examine(
         async for finding in resolvers(settings, world, Marked(MARK.value)):
             yield finding
         for endpoint in endpoints(settings, snapshot) or (WELL_KNOWN if before else ()):
-            yield await edge(endpoint)
+            yield await outside(settings, world, uplinks, endpoint)
 
 
 def endpoints(settings: Settings, snapshot: Snapshot) -> Sequence[Endpoint]:

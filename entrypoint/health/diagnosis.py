@@ -33,43 +33,55 @@ class Cause(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """One cause and the sentence that names it."""
+    """One cause and the sentence that names it; `special` is a remedy that suits this case better."""
 
     cause: Cause
     sentence: str
+    special: str = ""
+
+    @property
+    def remedy(self) -> str:
+        """What to do about it."""
+        return self.special or self.cause.value
 
     @property
     def blocked(self) -> bool:
         """Whether the cause lies outside and only a person can remove it."""
-        return self.cause in {
-            Cause.UPLINK_GONE,
-            Cause.UDP_BLOCKED,
-            Cause.WIREGUARD_BLOCKED,
-            Cause.CLOCK_WRONG,
-            Cause.KEY_REFUSED,
-        }
+        return self.cause not in {Cause.CERTIFICATE, Cause.ACCOUNT_GONE}
 
     def __str__(self) -> str:
-        return f"{self.sentence} ({self.cause.value})"
+        return f"{self.sentence} ({self.remedy})"
 
 
 @dataclass(frozen=True, slots=True)
 class Outside:
     """What this machine reaches without the tunnel; None was not tried.
 
-    `refused` is the system's word for a datagram to the endpoint that was refused at once.
+    `rejected` says which datagram to the edge was rejected on the way, and how.
     """
 
     uplink: bool = True
     udp: bool | None = None
     """Whether a resolver answered over UDP."""
-    tcp: bool | None = None
-    """Whether a resolver answered over TCP."""
     web: bool | None = None
-    """Whether the trace page answered over HTTPS."""
-    refused: str = ""
+    """Whether the trace page answered over HTTPS, with a good certificate or not."""
+    rejected: str = ""
     offset: float | None = None
     """Cloudflare's clock minus ours, in seconds."""
+    misdated: str = ""
+    """Why the certificate of the trace page is not valid at this time."""
+
+
+@dataclass(frozen=True, slots=True)
+class AccountCheck:
+    """What the API said about the account `at` that time, in seconds since 1970; 0: it was not asked.
+
+    `trouble` is what is wrong with the account, `unknown` why the API could not say. Neither: it is in order.
+    """
+
+    at: float = 0.0
+    trouble: Diagnosis | None = None
+    unknown: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,15 +94,19 @@ class Evidence:
     ports_tried: int = 1
     ports: int = 1
     reserved: bool = False
+    proven: bool = False
+    """Whether the tunnel has answered in this run, with the same reserved bytes."""
     answers: bool = False
     """Whether something, DNS at least, answers through the tunnel."""
     certificate: str = ""
-    account: str = ""
-    """What the API says is wrong with the account."""
-    key_refused: bool = False
+    misdated: bool = False
+    """Whether the certificate is good, but not at this time."""
+    account: AccountCheck | None = None
+    """What the API has said about the account since the tunnel last answered."""
     unresolved: str = ""
     """A name of an endpoint that no resolver knows."""
     offset: float | None = None
+    """Cloudflare's clock minus ours, in seconds."""
 
 
 def diagnose(seen: Evidence, *, strict_clock: bool = False) -> Diagnosis | None:
@@ -98,39 +114,44 @@ def diagnose(seen: Evidence, *, strict_clock: bool = False) -> Diagnosis | None:
     outside = seen.outside
     if not outside.uplink:
         return Diagnosis(Cause.UPLINK_GONE, "this server has no route to the internet")
-    if seen.account:
-        return Diagnosis(Cause.ACCOUNT_GONE, seen.account)
-    if seen.key_refused:
-        return Diagnosis(Cause.KEY_REFUSED, "Cloudflare has another key for this device")
-    offset = seen.offset if seen.offset is not None else outside.offset
+    if seen.account and seen.account.trouble:
+        return seen.account.trouble
     limit = CLOCK_TOLERANCE if strict_clock else HANDSHAKE_CLOCK
-    if offset is not None and abs(offset) > limit:
-        return Diagnosis(Cause.CLOCK_WRONG, clock_sentence(offset))
+    if seen.offset is not None and abs(seen.offset) > limit:
+        return Diagnosis(Cause.CLOCK_WRONG, clock_sentence(seen.offset))
+    if misdated := outside.misdated or (seen.misdated and seen.certificate):
+        return Diagnosis(Cause.CLOCK_WRONG, f"the clock is wrong, judging by Cloudflare's page: {misdated}")
     if seen.certificate:
         return Diagnosis(Cause.CERTIFICATE, f"the trace page does not load: {seen.certificate}")
     if seen.answers:
         return None
-    if outside.refused:
-        return Diagnosis(Cause.UDP_BLOCKED, f"UDP to Cloudflare is refused: {outside.refused}")
+    if outside.rejected:
+        return Diagnosis(Cause.UDP_BLOCKED, outside.rejected)
     if seen.handshake:
-        if seen.reserved:
+        if seen.reserved and not seen.proven:
             sentence = "handshakes are answered, but packets with the reserved bytes are not"
             return Diagnosis(Cause.RESERVED_FILTERED, sentence)
         return None  # an edge that lost its mind: the ladder finds another
     if outside.udp is None:
         return None
     if outside.udp:
+        if seen.account is None:
+            return None  # a deleted device looks the same until the API has been asked
         ports = (
             "every port" if seen.ports_tried >= seen.ports else f"{seen.ports_tried} of {seen.ports} ports"
         )
         return Diagnosis(
             Cause.WIREGUARD_BLOCKED,
-            f"WireGuard is blocked: handshakes to {ports} stay unanswered while DNS outside answers",
+            f"WireGuard is blocked: handshakes to {ports} stay unanswered while DNS outside answers"
+            + (f"; the account could not be verified: {seen.account.unknown}" if seen.account.unknown else ""),
         )
     if seen.unresolved and outside.web:
-        return Diagnosis(
-            Cause.PROVIDER_DNS, f"no resolver answers outside the tunnel: cannot resolve {seen.unresolved}"
-        )
-    if outside.tcp or outside.web:
+        return unresolvable(seen.unresolved)
+    if outside.web:
         return Diagnosis(Cause.UDP_BLOCKED, "UDP is blocked: TCP is answered outside the tunnel, UDP is not")
-    return Diagnosis(Cause.UPLINK_GONE, "neither WireGuard nor DNS is answered outside the tunnel")
+    return Diagnosis(Cause.UPLINK_GONE, "nothing is answered outside the tunnel, by UDP or TCP")
+
+
+def unresolvable(name: str) -> Diagnosis:
+    """Return the diagnosis for an endpoint's name while no resolver answers."""
+    return Diagnosis(Cause.PROVIDER_DNS, f"no resolver answers outside the tunnel: cannot resolve {name}")

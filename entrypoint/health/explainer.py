@@ -5,7 +5,9 @@ from contextlib import suppress
 from itertools import chain, repeat
 from typing import Final
 
-from entrypoint.health.diagnosis import Evidence, diagnose
+import anyio
+
+from entrypoint.health.diagnosis import Evidence, Outside, diagnose
 from entrypoint.health.ladder import Rung
 from entrypoint.health.monitor import HealthMonitor
 from entrypoint.health.verdict import is_usable
@@ -21,17 +23,31 @@ async def explain_trouble(monitor: HealthMonitor) -> None:
     while True:
         await monitor.trouble.wait()
         for pause in chain(EXPLAIN_PAUSES, repeat(EXPLAIN_PAUSES[-1])):
-            await monitor.clock.sleep(pause * monitor.memory.random.uniform(1, 1.2))
+            await _wait(monitor, pause * monitor.memory.random.uniform(1, 1.2))
             if not monitor.trouble.is_set():
                 break
             await _explain(monitor)
 
 
+async def _wait(monitor: HealthMonitor, seconds: float) -> None:
+    """Wait, or until the API has answered about the account: that may be the cause."""
+    async with anyio.create_task_group() as tasks:
+
+        async def checked() -> None:
+            await monitor.hooks.account_checked()
+            tasks.cancel_scope.cancel()
+
+        tasks.start_soon(checked)
+        await monitor.clock.sleep(seconds)
+        tasks.cancel_scope.cancel()
+
+
 async def _explain(monitor: HealthMonitor) -> None:
-    silent = not is_usable(monitor.verdict)
+    silent, outside, unresolved = not is_usable(monitor.verdict), Outside(), ""
     if silent:
-        monitor.outside = await monitor.hooks.look_outside(monitor.config.endpoint)
-        fresh = [one for one in await monitor.hooks.resolve() if one not in monitor.endpoints]
+        outside = monitor.outside = await monitor.hooks.look_outside(monitor.config.endpoint)
+        found, unresolved = await monitor.hooks.resolve()
+        fresh = [one for one in found if one not in monitor.endpoints]
         monitor.endpoints = (*fresh, *monitor.endpoints)
     handshake = 0.0
     with suppress(OSError):
@@ -40,16 +56,20 @@ async def _explain(monitor: HealthMonitor) -> None:
         return  # it changed meanwhile
     outage = monitor.outage
     tried = [climb.rung for climb in monitor.memory.climbs if outage and climb.at >= outage.since]
+    checked = monitor.hooks.account()
     evidence = Evidence(
-        outside=monitor.outside,
+        outside=outside,
         handshake=bool(outage) and handshake > monitor.outage_wall,
         ports_tried=min(len(monitor.endpoints), 1 + tried.count(Rung.NEXT_ENDPOINT)),
         ports=len(monitor.endpoints),
         reserved=any(monitor.config.reserved),
+        proven=bool(monitor.memory.answered),
         answers=not silent,
         certificate=monitor.traced.why if monitor.traced.certificate else "",
-        account=monitor.hooks.account_trouble(),
-        offset=monitor.traced.offset,
+        misdated=monitor.traced.misdated,
+        account=checked if checked.at > monitor.memory.answered else None,
+        unresolved=unresolved,
+        offset=monitor.traced.offset if outside.offset is None else outside.offset,
     )
     monitor.set_cause(diagnose(evidence, strict_clock=monitor.probe.strict_clock))
     if monitor.cause:

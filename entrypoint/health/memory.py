@@ -60,6 +60,8 @@ class HealthMemory:
 
     path: Path | None = None
     climbs: tuple[Climb, ...] = ()
+    answered: float = 0.0
+    """When a tunnel last answered in this run, in seconds since 1970; 0 is never."""
     known: dict[str, Tried] = field(default_factory=dict)
     random: Random = field(default_factory=Random)
 

@@ -239,7 +239,9 @@ class HealthMonitor:
                 self.outage = Outage(now, jitter=self.memory.random.random())
                 self.outage_wall = self.clock.wall()
             if self.cause and self.cause.blocked:
-                verdict = Blocked(f"{verdict.reason}: {self.cause}")
+                verdict = Blocked(f"{verdict.reason}: {self.cause.sentence}")
+        elif is_usable(verdict):
+            self.memory.answered = self.clock.wall()
         before, self.verdict = self.verdict, verdict
         self.observer.show(verdict)
         if self.outage and is_usable(verdict):
@@ -360,6 +362,7 @@ class HealthMonitor:
             return
         self._reconnected, endpoint = now, self._next_endpoint()
         log.info("%s: reconnecting on request, through %s", self.name, endpoint)
+        self.observer.show_reconnect()
         try:
             await self._configure(endpoint, listen_port=self.memory.random.randint(*PORTS))
         except OSError as error:

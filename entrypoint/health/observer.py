@@ -4,8 +4,10 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Protocol
 
+import anyio
+
 from entrypoint.addresses import Endpoint, Family
-from entrypoint.health.diagnosis import Diagnosis, Outside
+from entrypoint.health.diagnosis import AccountCheck, Diagnosis, Outside
 from entrypoint.health.ladder import Rung
 from entrypoint.health.probe import Trace
 from entrypoint.health.verdict import Verdict
@@ -23,6 +25,9 @@ class Observer(Protocol):
     def show_repair(self, rung: Rung) -> None:
         """Show the repair that is being tried."""
 
+    def show_reconnect(self) -> None:
+        """Note that a new exit was requested."""
+
     def show_cause(self, cause: Diagnosis | None) -> None:
         """Show what is wrong, None when nothing is or the cause is unknown."""
 
@@ -31,12 +36,8 @@ async def _look_nowhere(endpoint: Endpoint) -> Outside:
     return Outside()
 
 
-async def _resolve_nothing() -> tuple[Endpoint, ...]:
-    return ()
-
-
-def _no_trouble() -> str:
-    return ""
+async def _resolve_nothing() -> tuple[tuple[Endpoint, ...], str]:
+    return (), ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,12 +45,14 @@ class Hooks:
     """What the monitor needs of its surroundings.
 
     `restore` puts back what a recreated interface lacks; `doubt` is called when the account itself is
-    suspected, `account_trouble` returns what the API said of it. `look_outside` and `resolve` look outside
-    the tunnel, the latter for the endpoints' names.
+    suspected, `account` returns what the API last said about it, `account_checked` waits for that.
+    `look_outside` and `resolve` look outside the tunnel, the latter for the endpoints' names: it returns
+    addresses, and a name that no resolver knows.
     """
 
     restore: Callable[[], Awaitable[object]]
     doubt: Callable[[], None]
     look_outside: Callable[[Endpoint], Awaitable[Outside]] = _look_nowhere
-    resolve: Callable[[], Awaitable[tuple[Endpoint, ...]]] = _resolve_nothing
-    account_trouble: Callable[[], str] = _no_trouble
+    resolve: Callable[[], Awaitable[tuple[tuple[Endpoint, ...], str]]] = _resolve_nothing
+    account: Callable[[], AccountCheck] = AccountCheck
+    account_checked: Callable[[], Awaitable[None]] = anyio.sleep_forever

@@ -13,6 +13,7 @@ import anyio
 import httpx
 
 from entrypoint.addresses import Address, Family
+from entrypoint.linux.http import certificate_error, is_misdated
 from entrypoint.linux.kernel_objects import Traffic
 from entrypoint.linux.world import Bound, Clock, Http, Marked, World
 
@@ -100,24 +101,18 @@ async def fetch_trace(
                     if len(body) > MAX_TRACE:
                         raise ConnectionAbortedError(f"{url} does not answer with a trace")
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        if refused := _certificate_error(error):
-            raise CertificateError(f"its certificate is not trusted ({refused})") from error
+        if refused := certificate_error(error):
+            raise CertificateError(refused) from error
         raise ConnectionError(str(error) or "no answer") from error
     return parse_trace(body.decode(errors="replace"))
 
 
 class CertificateError(ConnectionError):
-    """The page answered through TLS, but with a certificate that is not trusted or not valid now."""
+    """The page answered through TLS, but with a certificate that is not trusted, or not valid now."""
 
-
-def _certificate_error(error: BaseException | None) -> str:
-    while error is not None:
-        if isinstance(error, ssl.SSLCertVerificationError):
-            return error.verify_message
-        if "CERTIFICATE_VERIFY_FAILED" in str(error):
-            return str(error).rpartition("failed: ")[2].partition(" (_ssl")[0]
-        error = error.__cause__ or error.__context__
-    return ""
+    def __init__(self, refused: ssl.SSLCertVerificationError) -> None:
+        super().__init__(f"its certificate is not trusted ({refused.verify_message})")
+        self.misdated = is_misdated(refused)
 
 
 async def query_dns(http: Http, server: Address, name: str, device: str, *, limit: float) -> None:

@@ -66,6 +66,8 @@ class Traced:
     unanswered: int = 0
     why: str = ""
     certificate: bool = False
+    misdated: bool = False
+    """Whether the certificate is good, but not at this time."""
     offset: float | None = None
 
     def after(self, answers: Answers) -> "Traced":
@@ -80,8 +82,14 @@ class Traced:
             )
         if answers.thorough and answers.families and not answers.interrupted:
             why = next((str(one) for one in answers.failures if str(one)), "no answer")
-            certificate = any(isinstance(one, CertificateError) for one in answers.failures)
-            return replace(self, unanswered=self.unanswered + 1, why=why, certificate=certificate)
+            refused = [one for one in answers.failures if isinstance(one, CertificateError)]
+            return replace(
+                self,
+                unanswered=self.unanswered + 1,
+                why=why,
+                certificate=bool(refused),
+                misdated=any(one.misdated for one in refused),
+            )
         return self
 
     @property

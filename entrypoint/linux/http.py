@@ -18,6 +18,7 @@ import httpx
 from anyio.abc import SocketStream
 from httpcore._backends.anyio import AnyIOStream
 
+from entrypoint.addresses import Endpoint
 from entrypoint.linux.sockets import Address, connect, connected, open_socket
 from entrypoint.linux.world import Bound, Http, Marked
 
@@ -197,6 +198,30 @@ class SystemHttp:
         """Send one query; any answer to it will do."""
         await query_once(server, name, way, limit)
 
+    async def knock(self, endpoint: Endpoint, way: Marked | Bound, *, limit: float) -> None:
+        """Send a byte that WireGuard ignores."""
+        async with connected(way, endpoint.address, endpoint.port, socket.SOCK_DGRAM) as sock:
+            sock.send(b"\0")
+            with anyio.move_on_after(limit):
+                await anyio.wait_readable(sock)
+                sock.recv(1)
+
+
+def certificate_error(error: BaseException | None) -> ssl.SSLCertVerificationError | None:
+    """Return the certificate's refusal behind an error, None when that was not the reason."""
+    seen = set[int]()  # a chain may be a circle
+    while error and id(error) not in seen:
+        if isinstance(error, ssl.SSLCertVerificationError):
+            return error
+        seen.add(id(error))
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def is_misdated(refused: ssl.SSLCertVerificationError) -> bool:
+    """Return whether a certificate is good, but not at this time."""
+    return refused.verify_code in (9, 10)  # OpenSSL's X509_V_ERR_CERT_NOT_YET_VALID and _HAS_EXPIRED
+
 
 def url_site(url: str) -> tuple[str, int]:
     """Return host and port of a URL."""
@@ -204,22 +229,23 @@ def url_site(url: str) -> tuple[str, int]:
     return parts.host, parts.port or {"http": 80}.get(parts.scheme, 443)
 
 
-async def post(
+async def request(
     http: Http,
+    method: str,
     url: str,
     way: Marked | Bound,
     addresses: Sequence[Address],
-    headers: dict[str, str],
-    body: bytes,
+    headers: dict[str, str] | None = None,
+    body: bytes = b"",
     *,
     limit: float,
 ) -> None:
-    """Post `body` to `url` at one of `addresses`; raise OSError without a 2xx within `limit` seconds."""
+    """Request `url` from one of `addresses`; raise OSError without a 2xx within `limit` seconds."""
     try:
         with anyio.fail_after(limit):
             transport = http.transport(way, addresses)
             async with httpx.AsyncClient(transport=transport, timeout=limit, trust_env=False) as client:
-                (await client.post(url, headers=headers, content=body)).raise_for_status()
+                (await client.request(method, url, headers=headers, content=body)).raise_for_status()
     except (httpx.HTTPError, httpx.InvalidURL) as error:
-        # The URL is a secret, and httpx quotes it.
-        raise ConnectionError(str(error).replace(url, "WEBHOOK_URL") or type(error).__name__) from error
+        # httpx quotes the URL, which may be a secret.
+        raise ConnectionError(str(error).replace(url, "the URL") or type(error).__name__) from error

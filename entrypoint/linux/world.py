@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from entrypoint.addresses import Address
+from entrypoint.addresses import Address, Endpoint
 from entrypoint.linux.kernel_objects import DeviceConfig, Flow, Item, LinkState, Snapshot, Stats, Traffic
 
 if TYPE_CHECKING:
@@ -74,6 +74,12 @@ class Http(Protocol):
 
     async def ask(self, server: Address, name: str, way: Marked | Bound, *, limit: float) -> None:
         """Send one DNS query over UDP; return on any answer, raise OSError without one in `limit` seconds."""
+
+    async def knock(self, endpoint: Endpoint, way: Marked | Bound, *, limit: float) -> None:
+        """Send a datagram to the edge; silence proves nothing.
+
+        Raises OSError if this machine or a router on the way rejects it within `limit` seconds.
+        """
 
 
 class Netlink(Protocol):

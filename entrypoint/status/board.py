@@ -4,7 +4,6 @@ import json
 import logging
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, assert_never
@@ -15,7 +14,7 @@ from entrypoint.health.verdict import Alive, Blocked, Degraded, Foreign, Silent,
 from entrypoint.linux import state_dir
 from entrypoint.linux.world import World
 from entrypoint.settings import Settings
-from entrypoint.status import heartbeat
+from entrypoint.status import heartbeat, report
 from entrypoint.status.history import History
 from entrypoint.status.states import OUTAGE, USABLE, Event, State, step
 from shadowsocks.server import Listening
@@ -62,6 +61,8 @@ class Status:
     ipv6: IPv6Address | None = None
     colo: str = ""
     country: str = ""
+    traced: float = 0
+    """When a trace last came through the present session."""
     implementation: "Implementation | None" = None
     endpoint: "Endpoint | None" = None
     reserved: bytes = b""
@@ -96,67 +97,7 @@ class Status:
 
     def as_json(self, now: float, history: History | None = None) -> dict[str, Any]:
         """Return the stable object of `ss-warp status --json`, /status and status.json."""
-        healing, history = self.healing, history or History()
-        recent = history.recent(now)
-        return {
-            "state": self.state.value,
-            "since": _format_time(self.since),
-            "reason": self.reason,
-            "healthy": self.healthy,
-            "health": str(self.health[0]),
-            "cause": {
-                "kind": self.cause.cause.name.lower().replace("_", "-"),
-                "sentence": self.cause.sentence,
-                "remedy": self.cause.cause.value,
-            }
-            if self.cause
-            else None,
-            "warp": self.warp or None,
-            "exit": {
-                "ipv4": str(self.ipv4) if self.ipv4 else None,
-                "ipv6": str(self.ipv6) if self.ipv6 else None,
-            },
-            "colo": self.colo or None,
-            "country": self.country or None,
-            "implementation": self.implementation,
-            "endpoint": str(self.endpoint) if self.endpoint else None,
-            "reserved": ",".join(map(str, self.reserved)) if any(self.reserved) else None,
-            "handshake_age": max(0, round(now - self.handshake)) if self.handshake else None,
-            "answer_age": max(0, round(now - self.answered)) if self.answered else None,
-            "round_trip_ms": round(self.round_trip * 1000) if self.answered else None,
-            "families": {
-                f"ipv{family}": _format_time(self.families[family]) if family in self.families else None
-                for family in (4, 6)
-            },
-            "rx_bytes": self.rx_bytes,
-            "tx_bytes": self.tx_bytes,
-            "account": {"kind": self.account or None},
-            "shadowsocks": {
-                "listening": sorted(map(str, self.listening)),
-                "method": self.method or None,
-                "users": list(self.users),
-            },
-            "healing": {
-                "since": _format_time(healing.since),
-                "rung": healing.rung or None,
-                "tried": healing.tried,
-            }
-            if healing
-            else None,
-            "day": {
-                "strip": history.strip(now),
-                "interruptions": len(recent),
-                "seconds": round(sum(end - begin for begin, end, _ in recent)),
-                "last": _format_time(recent[-1][0]) if recent else None,
-                "last_reason": recent[-1][2] if recent else None,
-                "exits": [place for _, place in history.exits],
-                "repairs": history.repairs,
-            },
-        }
-
-
-def _format_time(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        return report.as_json(self, history or History(), now)
 
 
 class Board:
@@ -179,6 +120,8 @@ class Board:
         self._good_for = 2 * interval + 15
         self._beat = clock.monotonic()
         self._peer = (0, 0)
+        self._left: Status | None = None
+        """What was shown before the last reconnect, until its exit turns out to be another."""
         self._writable = True
         self._write()
 
@@ -207,7 +150,8 @@ class Board:
             healing = None
         elif before.state not in OUTAGE:
             healing = Healing(since)
-        self.status = replace(before, state=to, reason=reason, since=since, healing=healing)
+        cause = None if to in (State.CONNECTING, State.CONNECTED) else before.cause
+        self.status = replace(before, state=to, reason=reason, since=since, healing=healing, cause=cause)
         self._keep_history(before, now)
         self._write()
         if reason != before.reason:
@@ -232,12 +176,16 @@ class Board:
         self.status = replace(
             self.status,
             proven=self.status.proven or trace.active,
+            traced=now,
             warp=trace.warp,
             colo=trace.colo or self.status.colo,
             country=trace.loc or self.status.country,
             ipv4=trace.ip if isinstance(trace.ip, IPv4Address) and trace.active else self.status.ipv4,
             ipv6=trace.ip if isinstance(trace.ip, IPv6Address) and trace.active else self.status.ipv6,
         )
+        if (before := self._left) and _exit(before) != _exit(self.status):
+            self._left = None
+            self.history.changed += 1
         if trace.active and trace.ip:
             self.history.record_exit(now, f"{trace.ip} {trace.colo} {trace.loc}".strip())
 
@@ -277,6 +225,12 @@ class Board:
         if now := self.status.healing:
             self.status = replace(self.status, healing=replace(now, rung=rung.value, tried=now.tried + 1))
         self._write()
+
+    def show_reconnect(self) -> None:
+        """Show that a user asked for another exit; the next trace says which one it is."""
+        self.history.reconnects += 1
+        self._left = self.status
+        self._set(traced=0)
 
     def show_stop(self) -> None:
         """Show that everything is being undone; twice is once."""
@@ -364,6 +318,10 @@ class Board:
             self._writable = False
         else:
             self._writable = True
+
+
+def _exit(status: Status) -> tuple[object, ...]:
+    return status.ipv4, status.ipv6, status.colo
 
 
 def _replace(path: Path, text: str) -> None:

@@ -14,6 +14,9 @@ HEALTHY = ("connected", "foreign")
 """Verdicts that count as healthy; `foreign` after the trace page has called the tunnel WARP before."""
 
 
+LOG_HINT = "is the container running? check its log (docker compose logs)"
+
+
 def now() -> float:
     """Return CLOCK_BOOTTIME: seconds since boot, time asleep included."""
     return time.clock_gettime(time.CLOCK_BOOTTIME)

@@ -30,6 +30,9 @@ class History:
     received: int = 0
     sent: int = 0
     repairs: int = 0
+    reconnects: int = 0
+    """New exits that were asked for, and how many of them `changed` anything."""
+    changed: int = 0
 
     def mark(self, now: float, kind: str) -> None:
         """Note that the tunnel is `kind` (a key of MARKS) now."""
@@ -78,7 +81,10 @@ class History:
                     "slots": self.slots,
                     "interruptions": self.interruptions,
                     "exits": self.exits,
-                    "counters": [self.received, self.sent, self.repairs],
+                    "counters": [
+                        *(self.received, self.sent, self.repairs),
+                        *(self.reconnects, self.changed),
+                    ],
                 }
             ).encode()
             + b"\n"
@@ -93,7 +99,7 @@ class History:
                 {int(slot): kind for slot, kind in read["slots"].items() if kind in MARKS},
                 [(_time(a), _time(b), str(why)) for a, b, why in read["interruptions"]][-INTERRUPTIONS:],
                 [(_time(at), str(place)) for at, place in read["exits"]][-EXITS:],
-                *(max(0, int(one)) for one in read["counters"][:3]),
+                *(max(0, int(one)) for one in read["counters"][:5]),
             )
         except (ValueError, TypeError, KeyError, AttributeError, OverflowError, RecursionError):
             return cls()

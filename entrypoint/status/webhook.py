@@ -9,7 +9,7 @@ import anyio
 
 from entrypoint.addresses import MARK, Destination
 from entrypoint.firewall.killswitch import KillSwitch
-from entrypoint.linux.http import post, url_site
+from entrypoint.linux.http import request, url_site
 from entrypoint.linux.world import Bound, Marked
 from entrypoint.status.board import Run, Status
 
@@ -39,7 +39,7 @@ def format_message(url: str, before: Status, after: Status) -> tuple[dict[str, s
         "previous": str(old),
         "reason": reason,
         "cause": after.cause.sentence if after.cause else None,
-        "remedy": after.cause.cause.value if after.cause else None,
+        "remedy": after.cause.remedy if after.cause else None,
         "time": datetime.fromtimestamp(max(after.since, after.answered), UTC).isoformat(timespec="seconds"),
     }
     return {"Content-Type": "application/json"}, json.dumps(body).encode()
@@ -86,10 +86,10 @@ async def _post(
     if run.board.status.healthy:
         way = Bound(device)
         addresses = await http.lookup(host, servers, way)
-        await post(http, url, way, addresses, headers, body, limit=TIMEOUT)
+        await request(http, "POST", url, way, addresses, headers, body, limit=TIMEOUT)
         return
     marked = Marked(MARK.value)
     async with switch.hole(Destination(one, 53, kind) for one in servers for kind in ("udp", "tcp")):
         addresses = await http.lookup(host, servers, marked)
     async with switch.hole(Destination(one, port, "tcp") for one in addresses):
-        await post(http, url, marked, addresses, headers, body, limit=TIMEOUT)
+        await request(http, "POST", url, marked, addresses, headers, body, limit=TIMEOUT)

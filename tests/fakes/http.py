@@ -13,7 +13,7 @@ from pathlib import Path
 
 import httpx
 
-from entrypoint.addresses import Address, Destination
+from entrypoint.addresses import Address, Destination, Endpoint
 from entrypoint.linux.world import Bound, Marked
 
 type Site = (
@@ -71,6 +71,8 @@ class FakeHttp:
         self.holes = holes
         self.connected: list[Connected] = []
         self.lookups: list[str] = []
+        self.rejected: dict[Address, OSError] = {}
+        """Where a router on the way rejects datagrams."""
 
     def may(self, way: Marked | Bound, destination: Destination) -> bool:
         return self.holes is None or isinstance(way, Bound) or destination in self.holes.open
@@ -102,6 +104,10 @@ class FakeHttp:
         self.lookups.append(name)
         if server not in self.dns or not self.may(way, Destination(server, 53, "udp")):
             raise TimeoutError
+
+    async def knock(self, endpoint: Endpoint, way: Marked | Bound, *, limit: float) -> None:
+        if error := self.rejected.get(endpoint.address):
+            raise error
 
 
 class _Transport(httpx.AsyncBaseTransport):

@@ -37,6 +37,10 @@ class FakeTunnel:
     round_trip: float = 0.05
     families: set[Family] = field(default_factory=lambda: {4, 6})
     traces: bool = True
+    certificate: ssl.SSLCertVerificationError | None = None
+    """Why the trace page's certificate is refused."""
+    handshakes: bool = False
+    """Handshakes are answered, whatever happens to the data."""
     endpoints: set[Endpoint] | None = None
     """Endpoints that answer; None is all."""
     bulk: bool = False
@@ -72,7 +76,7 @@ class FakeTunnel:
         await sleep_forever()
 
     async def stats(self) -> Stats:
-        return Stats(0, self.rx, self.tx)
+        return Stats(self.clock.wall() if self.handshakes else 0, self.rx, self.tx)
 
     def traffic(self, device: str) -> Traffic | None:
         assert device == self.name
@@ -99,6 +103,9 @@ class FakeTunnel:
     async def ask(self, server: Address, name: str, way: Marked | Bound, *, limit: float) -> None:
         await self._round_trip(server.version, f"dns {server}", way, limit)
 
+    async def knock(self, endpoint: Endpoint, way: Marked | Bound, *, limit: float) -> None:
+        raise AssertionError("nothing of the tunnel knocks")
+
     def transport(
         self,
         way: Marked | Bound,
@@ -111,6 +118,8 @@ class FakeTunnel:
             family = addresses[0].version
             limit = request.extensions["timeout"]["connect"]
             await self._round_trip(family, f"trace {addresses[0]}", way, limit)
+            if self.certificate:
+                raise httpx.ConnectError("TLS") from self.certificate
             if not self.traces:
                 raise httpx.ConnectError("refused")
             text = f"fl=1\nip={EXIT[family]}\nuag=a=b\ncolo=FRA\nloc=DE\nwarp={self.warp}\n"

@@ -53,6 +53,11 @@ class EdgeHttp(FakeHttp):
     def __init__(self, netlink: FakeNetlink, nft: FakeNft, processes: FakeProcesses) -> None:
         self.api = FakeApi()
         self.edge = True
+        self.deaf = False
+        """Whether resolvers do not answer marked queries."""
+        self.ahead = 0.0
+        """Seconds that Cloudflare's clock is ahead of ours."""
+        self.now: Callable[[], float] = lambda: 0.0
         self.count = 0
         self.fail_at: dict[int, OSError] = {}
         self._netlink, self._nft, self._processes = netlink, nft, processes
@@ -87,6 +92,8 @@ class EdgeHttp(FakeHttp):
 
     async def ask(self, server: Address, name: str, way: Marked | Bound, *, limit: float) -> None:
         await checkpoint()
+        if self.deaf and isinstance(way, Marked):
+            raise TimeoutError
         if error := self._refused():
             raise error
         await super().ask(server, name, way, limit=limit)
@@ -136,7 +143,8 @@ class EdgeHttp(FakeHttp):
     def _trace(self, request: httpx.Request) -> httpx.Response:
         bound = isinstance(request.extensions["way"], Bound)
         ip = EXIT[ip_address(request.url.host).version] if bound else SEEN
-        return httpx.Response(200, text=f"ip={ip}\ncolo=FRA\nloc=DE\nwarp={'on' if bound else 'off'}\n")
+        page = f"ip={ip}\nts={self.now() + self.ahead}\ncolo=FRA\nloc=DE\nwarp={'on' if bound else 'off'}\n"
+        return httpx.Response(200, text=page)
 
 
 class CountingNetlink(FakeNetlink):
@@ -194,6 +202,7 @@ class FakeWorld:
         self.nft.tables["ip others"] = "\tchain theirs {\n\t}\n"
         self.processes = FakeProcesses(cast("Netlink", Inside(self.netlink)), self.clock)
         self.http = EdgeHttp(self.netlink, self.nft, self.processes)
+        self.http.now = self.clock.wall
         self.doors = World(self.clock, self.http, self.netlink, self.nft, self.processes)
 
     def __str__(self) -> str:

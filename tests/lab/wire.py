@@ -79,7 +79,10 @@ def neighbours() -> Allowed:
 
 
 def wireguard(edge: Sequence[Network], ports: Collection[int], reserved: bytes = RESERVED) -> Allowed:
-    """WireGuard messages (types 1 to 4, reserved bytes that are zeros or begin so) between host and edge."""
+    """WireGuard messages (types 1 to 4, reserved bytes that are zeros or begin so) between host and edge.
+
+    In an outage the host also sends a single zero byte, to see whether a router on the way rejects it.
+    """
 
     def match(packet: Packet) -> bool:
         port = packet.destination_port if packet.from_host else packet.source_port
@@ -87,11 +90,16 @@ def wireguard(edge: Sequence[Network], ports: Collection[int], reserved: bytes =
             packet.kind == "udp"
             and _within(_far(packet), edge)
             and port in ports
-            and packet.payload[:1] in (b"\x01", b"\x02", b"\x03", b"\x04")
-            and (packet.payload[1:4] == bytes(3) or packet.payload[1:4].startswith(reserved))
+            and (packet.payload == b"\0" or _is_wireguard(packet.payload, reserved))
         )
 
     return Allowed("wireguard", match)
+
+
+def _is_wireguard(payload: bytes, reserved: bytes) -> bool:
+    return payload[:1] in (b"\x01", b"\x02", b"\x03", b"\x04") and (
+        payload[1:4] == bytes(3) or payload[1:4].startswith(reserved)
+    )
 
 
 def served(

@@ -59,7 +59,6 @@ SHORTEST = 60
 SHORT = {
     "entrypoint/early/optional.py": "light: the early path and the kill switch leave out the same pieces",
     "entrypoint/early/preflight.py": "light: runs before the firewall is closed",
-    "entrypoint/health/explainer.py": "the effects around the pure diagnosis",
     "entrypoint/health/observer.py": "what the monitor reports and needs; its users import no more",
     "entrypoint/linux/nft.py": "one of the five doors",
     "entrypoint/linux/run.py": "light: the early path starts nft with it",

@@ -12,6 +12,7 @@ from entrypoint.account.registration import GONE_PAUSE, AccountWishes
 from entrypoint.account.replacement import Recheck, recheck
 from entrypoint.account.replies import ApiError
 from entrypoint.account.store import edit, read
+from entrypoint.health.diagnosis import Cause
 from tests.fakes.box import Box
 from tests.fakes.warp_api import Fault, refusal
 
@@ -43,6 +44,7 @@ def forget(box: Box) -> dict[str, Any]:
 async def replaced(box: Box) -> Recheck:
     first = await ask(box)
     assert first.again == GONE_PAUSE and not first.changed
+    assert first.trouble and first.trouble.cause is Cause.ACCOUNT_GONE
     box.clock.now += GONE_PAUSE
     return await ask(box)
 
@@ -82,7 +84,8 @@ async def test_whatever_else_is_said_costs_no_account(box: Box, answer: str) -> 
     before = box.path.read_bytes()
     box.site.faults.extend([Fault(NOT_GONE[answer])] * 9)
     for _ in range(3):
-        assert await ask(box) == Recheck()
+        shown = await ask(box)
+        assert shown == Recheck(unknown=shown.unknown) and shown.unknown
         box.clock.now += 1000
     assert box.path.read_bytes() == before
 
@@ -143,7 +146,9 @@ async def test_what_may_not_be_replaced_stays_and_is_told(box: Box, why: str) ->
     before = read(box.path).account
     forget(box)
     shown = await replaced(box)
-    assert not shown.changed and "`ss-warp account delete` and restart" in shown.problem
+    assert shown.trouble and not shown.changed
+    assert shown.trouble.cause is Cause.ACCOUNT_GONE
+    assert "`ss-warp account delete` and restart" in shown.trouble.remedy
     assert read(box.path).account == before
     assert not box.site.devices
 

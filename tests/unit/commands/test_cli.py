@@ -4,6 +4,7 @@ import json
 import re
 import subprocess
 import sys
+import time
 from ipaddress import ip_address
 from pathlib import Path
 
@@ -12,7 +13,9 @@ import pytest
 from entrypoint.addresses import Endpoint
 from entrypoint.commands.cli import command_line
 from entrypoint.errors import SettingsError, StateError, UsageError
+from entrypoint.health.verdict import Alive
 from entrypoint.status.board import Board
+from entrypoint.status.states import Event
 from shadowsocks.credentials import MethodKeys, SavedKeys
 from tests.fakes.clock import FakeClock
 
@@ -48,6 +51,19 @@ def test_status_for_people_and_for_programs(tmp_path: Path, capsys: pytest.Captu
     found = json.loads(printed(capsys, "status", "--json", directory=tmp_path))
     assert found == json.loads((tmp_path / "status.json").read_text())
     assert (found["state"], found["implementation"]) == ("starting", "kernel")
+
+
+def test_a_supervisor_that_hangs_is_not_healthy_whatever_it_wrote(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = FakeClock(time.clock_gettime(time.CLOCK_BOOTTIME) - 100)
+    board = Board(clock, tmp_path)
+    board.move(Event.ACCOUNT_READY)
+    board.show(Alive())
+    assert json.loads((tmp_path / "status.json").read_text())["healthy"] is True
+    found = json.loads(printed(capsys, "status", "--json", directory=tmp_path))
+    assert (found["healthy"], found["health"]) == (False, "stale")
+    assert "hung" in printed(capsys, "status", directory=tmp_path)
 
 
 def test_no_status_is_said_with_what_to_do(tmp_path: Path) -> None:

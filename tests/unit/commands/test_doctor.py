@@ -13,9 +13,11 @@ from entrypoint.commands import doctor, machine
 from entrypoint.commands.cli import command_line
 from entrypoint.commands.doctor import unlisted_ports
 from entrypoint.errors import SettingsError
+from entrypoint.health.diagnosis import Cause, Diagnosis
 from entrypoint.linux.kernel_objects import Snapshot
 from entrypoint.linux.proc import read_wildcards
 from entrypoint.linux.state_dir import lock
+from entrypoint.routing.uplinks import find_uplinks
 from entrypoint.settings import load
 from tests.fakes.http import FakeHttp
 from tests.fakes.netlink import FakeNetlink
@@ -24,6 +26,14 @@ from tests.fakes.world import FakeWorld
 pytestmark = pytest.mark.anyio
 DAY = 86400.0
 ROW = "  {n}: {local} {remote} 07 00000000:00000000 00:00000000 00000000 0 0 {inode} 2 0 0"
+WELL = {
+    "health": "connected",
+    "healthy": True,
+    "cause": None,
+    "warp": "on",
+    "exit": {"ipv4": "104.28.0.1", "ipv6": None},
+}
+ILL = WELL | {"health": "healing", "healthy": False, "reason": "no answer"}
 NOBODY4, NOBODY6 = "00000000:0000", f"{'0' * 32}:0000"
 
 
@@ -127,24 +137,31 @@ async def test_what_is_missing_around_is_told() -> None:
     ("status", "line", "code"),
     [
         ({}, "note ss-warp is not running here", 0),
-        (
-            {"state": "connected", "warp": "on", "exit": {"ipv4": "104.28.0.1", "ipv6": None}},
-            "ok   connected: warp=on from 104.28.0.1",
-            0,
-        ),
-        ({"state": "healing", "reason": "no answer"}, "FAIL healing: no answer: ", 69),
+        (WELL, "ok   connected: warp=on from 104.28.0.1", 0),
+        (WELL | {"health": "foreign", "reason": "warp=off"}, "note foreign: warp=off", 0),
+        (ILL | {"health": "unserved", "reason": "not listening"}, "FAIL unserved: not listening", 69),
+        (ILL | {"health": "stale", "reason": "no beat"}, "FAIL stale: no beat", 69),
+        (ILL, "FAIL healing: no answer", 69),
     ],
 )
 def test_what_the_supervisor_says_of_itself(status: dict[str, object], line: str, code: int) -> None:
     found = doctor.supervisor(status)
-    assert str(found).startswith(line)
-    assert found.code == code
+    assert str(found) == line if not status else str(found).startswith(line)
+    assert (found.code, found.remedy) == (code, "")
 
 
-@pytest.mark.parametrize("state", ["registering", "starting", "stopping"])
-def test_udp_is_only_suspected_where_it_may_be_the_cause(state: str) -> None:
+@pytest.mark.parametrize("cause", Cause)
+def test_the_supervisors_cause_comes_with_its_own_remedy(cause: Cause) -> None:
+    found = Diagnosis(cause, "what is wrong")
+    shown = {"sentence": found.sentence, "remedy": found.remedy}
+    line = doctor.supervisor(ILL | {"cause": shown})
+    assert (line.text, line.remedy, line.code) == ("healing: what is wrong", cause.value, 69)
+
+
+@pytest.mark.parametrize("state", ["registering", "starting", "connecting", "stopping"])
+def test_without_a_cause_no_remedy_is_guessed(state: str) -> None:
     """A refused certificate or HTTP 429 is no reason to try other ports."""
-    assert doctor.supervisor({"state": state, "reason": "the API answered 429"}).remedy == ""
+    assert doctor.supervisor(ILL | {"health": state, "reason": "the API answered 429"}).remedy == ""
 
 
 @pytest.mark.parametrize(
@@ -178,6 +195,44 @@ def test_what_bypasses_the_tunnel_by_setting_is_named() -> None:
     ]
     assert "IPv6 bypasses the tunnel" in found[0]
     assert "192.168.0.0/16" in found[1]
+
+
+async def seen_outside(world: FakeWorld) -> machine.Finding:
+    """What doctor finds outside the tunnel while nothing runs."""
+    settings = world.settings(WARP_ENDPOINTS="162.159.192.1")
+    snapshot = await world.netlink.snapshot()
+    (endpoint, *_) = doctor.endpoints(settings, snapshot)
+    uplinks = find_uplinks(snapshot, frozenset())
+    return await doctor.outside(settings, world.doors, uplinks, endpoint)
+
+
+@pytest.mark.parametrize(
+    ("illness", "cause"),
+    [
+        ("none", None),
+        ("UDP rejected", Cause.UDP_BLOCKED),
+        ("UDP dropped", Cause.UDP_BLOCKED),
+        ("no way out", Cause.UPLINK_GONE),
+        ("clock", Cause.CLOCK_WRONG),
+    ],
+)
+async def test_before_a_start_the_same_causes_are_found_outside(
+    tmp_path: Path, anyio_backend: str, illness: str, cause: Cause | None
+) -> None:
+    world = FakeWorld(tmp_path)
+    match illness:
+        case "UDP rejected":
+            world.http.rejected[ip_address("162.159.192.1")] = OSError(113, "No route to host")
+        case "UDP dropped":
+            world.http.dns.clear()
+        case "no way out":
+            world.http.dns.clear()
+            world.http.sites.clear()
+        case "clock":
+            world.http.ahead = 100.0
+    found = await seen_outside(world)
+    assert found.level == ("FAIL" if cause else "ok")
+    assert found.remedy == (cause.value if cause else "")
 
 
 async def test_a_direct_packet_must_be_rejected(tmp_path: Path, anyio_backend: str) -> None:

@@ -11,8 +11,9 @@ from typing import Any, cast
 import anyio
 import pytest
 
+from entrypoint.account.upkeep import Rechecks
 from entrypoint.addresses import Endpoint, Family
-from entrypoint.health.diagnosis import Cause, Diagnosis, Outside
+from entrypoint.health.diagnosis import AccountCheck, Cause, Diagnosis, Outside
 from entrypoint.health.explainer import explain_trouble
 from entrypoint.health.ladder import Rung
 from entrypoint.health.memory import HealthMemory
@@ -55,6 +56,9 @@ class Events:
         if cause:
             self.causes.append((self.clock.now, cause.cause))
 
+    def show_reconnect(self) -> None:
+        self.seen.append((self.clock.now, "reconnect"))
+
     def shown(self, kind: type[object], since: float = 0) -> float:
         """When a verdict of this kind was first shown."""
         return next((at for at, one in self.verdicts if at >= since and isinstance(one, kind)), float("inf"))
@@ -77,7 +81,10 @@ class Bench:
     monitor: HealthMonitor
     restored: list[float]
     doubts: list[float]
+    rechecks: Rechecks
     outside: Outside = field(default_factory=lambda: Outside(udp=True))
+    trouble: Diagnosis | None = None
+    """What the API says about the account when it is asked."""
 
     async def until(self, seconds: float) -> None:
         """Let virtual time go on."""
@@ -116,10 +123,18 @@ def make_bench(seed: int = 0) -> Bench:
         return made.outside
 
     world = World(clock=clock, http=edge, netlink=unused, nft=unused, processes=unused)
-    hooks = Hooks(restore, lambda: doubts.append(clock.now), look_outside)
+    def doubt() -> None:
+        doubts.append(clock.now)
+        rechecks.note(AccountCheck(clock.wall(), made.trouble))
+
+    async def resolve() -> tuple[tuple[Endpoint, ...], str]:
+        return (), ""
+
+    rechecks = Rechecks()
+    hooks = Hooks(restore, doubt, look_outside, resolve, lambda: rechecks.last, rechecks.noted)
     memory = HealthMemory(random=Random(seed))
     monitor = HealthMonitor(edge, config, ENDPOINTS, PROBE, world, events, hooks, edge.traffic, memory=memory)
-    made = Bench(clock, edge, events, monitor, restored, doubts)
+    made = Bench(clock, edge, events, monitor, restored, doubts, rechecks)
     return made
 
 

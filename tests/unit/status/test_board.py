@@ -1,12 +1,13 @@
 import json
 import logging
+import os
 from ipaddress import ip_address
 from pathlib import Path
 
 import pytest
 
 from entrypoint.addresses import Endpoint
-from entrypoint.commands.cli import status_text
+from entrypoint.commands.status import status_text
 from entrypoint.errors import DefectError
 from entrypoint.health.ladder import Rung
 from entrypoint.health.probe import Trace
@@ -23,7 +24,7 @@ V6 = Trace("plus", ip_address("2a09:bac1::1"), "AMS", "NL")
 KEYS = {
     *("state", "since", "reason", "healthy", "health", "cause", "warp", "exit", "colo", "country"),
     *("implementation", "endpoint", "reserved", "handshake_age", "answer_age", "round_trip_ms", "families"),
-    *("rx_bytes", "tx_bytes", "account", "shadowsocks", "healing", "day"),
+    *("rx_bytes", "tx_bytes", "account", "shadowsocks", "healing", "day", "time", "pid", "traced", "reconnects"),
 }
 
 
@@ -220,6 +221,8 @@ def test_everything_noted_is_shown(board: Board, clock: FakeClock, tmp_path: Pat
     board.count(Stats(clock.wall() - 12, 1000, 2000))
     connected(board)
     assert written(tmp_path) == {
+        "time": "2027-01-15T08:00:00Z",
+        "pid": os.getpid(),
         "state": "connected",
         "since": "2027-01-15T08:00:00Z",
         "reason": "connected: warp=on through 104.28.0.1 AMS",
@@ -230,6 +233,7 @@ def test_everything_noted_is_shown(board: Board, clock: FakeClock, tmp_path: Pat
         "exit": {"ipv4": "104.28.0.1", "ipv6": None},
         "colo": "AMS",
         "country": "NL",
+        "traced": "2027-01-15T08:00:00Z",
         "implementation": "userspace",
         "endpoint": "[2606:4700:d0::1]:500",
         "reserved": "193,29,7",
@@ -246,6 +250,7 @@ def test_everything_noted_is_shown(board: Board, clock: FakeClock, tmp_path: Pat
             "users": ["alice"],
         },
         "healing": None,
+        "reconnects": {"asked": 0, "changed": 0},
         "day": {
             "strip": " " * 95 + "█",
             "interruptions": 0,
@@ -270,7 +275,7 @@ def test_everything_noted_is_shown(board: Board, clock: FakeClock, tmp_path: Pat
 
 
 def test_the_text_copes_with_nothing_known(board: Board) -> None:
-    assert "no device to no endpoint" in status_text(board.status.as_json(0))
+    assert "no device to no endpoint" in status_text(board.status.as_json(1))
 
 
 def test_a_directory_that_cannot_be_written_is_logged_once(
