@@ -53,7 +53,7 @@ async def resolve_endpoints(
     families: set[Family] = {address.version for address in uplinks.addresses}
     named = account.endpoints_to_try(configured, families)
 
-    failures = 0
+    failures, names = 0, ", ".join(dict.fromkeys(str(one) for one in named))
 
     async def announce(error: BaseException, pause: float) -> None:
         nonlocal failures
@@ -61,7 +61,7 @@ async def resolve_endpoints(
         if await _is_answered(run.settings, run.world, switch.hole, run.settings.dns.addresses):
             said = f"{error}: check WARP_ENDPOINTS"
         else:
-            cause = unresolvable(", ".join(map(str, named)))
+            cause = unresolvable(names)
             run.board.show_cause(cause)
             said = str(cause)
         if not failures & (failures - 1):  # at growing distances: a line each ten seconds says no more
@@ -80,7 +80,7 @@ async def resolve_endpoints(
             if not endpoints or configured:
                 endpoints = await _resolve_all(run, switch, named, families, configured=bool(configured))
             if not endpoints:
-                raise LookupError(f"cannot resolve any endpoint ({', '.join(map(str, named))})")
+                raise LookupError(f"cannot resolve any endpoint ({names})")
     if failures:
         run.board.show_cause(None)
     return endpoints
@@ -169,10 +169,7 @@ async def _is_answered(settings: Settings, world: World, hole: Hole, servers: Se
             tasks.cancel_scope.cancel()
 
     try:
-        async with (
-            hole(Destination(one, 53, "udp") for one in servers),
-            anyio.create_task_group() as tasks,
-        ):
+        async with hole(Destination(one, 53, "udp") for one in servers), anyio.create_task_group() as tasks:
             for server in servers:
                 tasks.start_soon(ask, server)
     except OSError as error:
@@ -183,13 +180,15 @@ async def _is_answered(settings: Settings, world: World, hole: Hole, servers: Se
 async def resolve_again(
     run: Run, switch: KillSwitch, account: Account, uplinks: Uplinks
 ) -> tuple[tuple[Endpoint, ...], str]:
-    """Return what the endpoints' names resolve to now, and those names if they do not."""
+    """Return what the endpoints' names resolve to now, and those names if there is nothing else to try."""
     families: set[Family] = {address.version for address in uplinks.addresses}
     named = account.endpoints_to_try(run.settings.tunnel.endpoints or (), families)
     names = tuple(one for one in named if isinstance(one, NamedEndpoint))
     configured = bool(run.settings.tunnel.endpoints)
     found = await _resolve_all(run, switch, names, families, configured=configured)
-    return found, "" if found else ", ".join(one.name for one in names)
+    if found or len(names) < len(named):
+        return found, ""
+    return (), ", ".join(dict.fromkeys(one.name for one in names))
 
 
 async def choose_public_host(

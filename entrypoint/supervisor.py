@@ -157,7 +157,12 @@ async def bring_up(
             world=world,
             observer=board,
             hooks=Hooks(
-                watch.reconcile, upkeep.doubt, outside.look, outside.resolve, upkeep.last_check, upkeep.checked
+                watch.reconcile,
+                upkeep.doubt,
+                outside.look,
+                outside.resolve,
+                upkeep.last_check,
+                upkeep.checked,
             ),
             traffic=world.netlink.traffic,
             memory=memory,

@@ -16,14 +16,7 @@ import anyio
 import httpx
 
 from entrypoint.account.model import Access
-from entrypoint.account.replies import (
-    UNCERTAIN,
-    ApiError,
-    Reply,
-    accepted,
-    device_in,
-    unanswered,
-)
+from entrypoint.account.replies import UNCERTAIN, ApiError, Reply, accepted, device_in, unanswered
 from entrypoint.account.store import cache_addresses, cached_addresses
 from entrypoint.addresses import Address, Destination, word_for
 from entrypoint.errors import SettingsError

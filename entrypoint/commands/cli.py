@@ -18,7 +18,6 @@ from entrypoint.status.heartbeat import DIRECTORY, LOG_HINT
 from shadowsocks.links import CLIENTS
 
 
-
 def command_line(arguments: Sequence[str], directory: Path = Path(DIRECTORY)) -> int:
     """Run a command; return its exit code. `directory` holds the supervisor's status. Raises Error."""
     parser = _Parser(prog="ss-warp", description="Shadowsocks in, Cloudflare WARP out.")
@@ -111,12 +110,12 @@ def _status(given: argparse.Namespace) -> None:
 def _reconnect(given: argparse.Namespace) -> None:
     import anyio
 
-    from entrypoint.commands.reconnect import any_exit, in_colo, loads, reconnect
+    from entrypoint.commands.reconnect import ANY_EXIT, in_colo, loads, reconnect
     from entrypoint.linux.this_machine import open_world
     from entrypoint.settings import load
 
     settings, world = load(os.environ), open_world()
-    wrong = any_exit
+    wrong = ANY_EXIT
     if given.until_colo:
         wrong = in_colo(given.until_colo)
     elif given.until:

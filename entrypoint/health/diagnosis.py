@@ -143,7 +143,9 @@ def diagnose(seen: Evidence, *, strict_clock: bool = False) -> Diagnosis | None:
         return Diagnosis(
             Cause.WIREGUARD_BLOCKED,
             f"WireGuard is blocked: handshakes to {ports} stay unanswered while DNS outside answers"
-            + (f"; the account could not be verified: {seen.account.unknown}" if seen.account.unknown else ""),
+            + (
+                f"; the account could not be verified: {seen.account.unknown}" if seen.account.unknown else ""
+            ),
         )
     if seen.unresolved and outside.web:
         return unresolvable(seen.unresolved)

@@ -23,10 +23,13 @@ async def explain_trouble(monitor: HealthMonitor) -> None:
     while True:
         await monitor.trouble.wait()
         for pause in chain(EXPLAIN_PAUSES, repeat(EXPLAIN_PAUSES[-1])):
-            await _wait(monitor, pause * monitor.memory.random.uniform(1, 1.2))
+            due = monitor.clock.monotonic() + pause * monitor.memory.random.uniform(1, 1.2)
+            while monitor.trouble.is_set() and (rest := due - monitor.clock.monotonic()) > 0:
+                await _wait(monitor, rest)
+                if monitor.trouble.is_set():
+                    await _explain(monitor, again=monitor.clock.monotonic() >= due)
             if not monitor.trouble.is_set():
                 break
-            await _explain(monitor)
 
 
 async def _wait(monitor: HealthMonitor, seconds: float) -> None:
@@ -42,7 +45,8 @@ async def _wait(monitor: HealthMonitor, seconds: float) -> None:
         tasks.cancel_scope.cancel()
 
 
-async def _explain(monitor: HealthMonitor) -> None:
+async def _explain(monitor: HealthMonitor, *, again: bool) -> None:
+    """Find the cause and show it; log it if it is new, or `again`."""
     silent, outside, unresolved = not is_usable(monitor.verdict), Outside(), ""
     if silent:
         outside = monitor.outside = await monitor.hooks.look_outside(monitor.config.endpoint)
@@ -71,8 +75,10 @@ async def _explain(monitor: HealthMonitor) -> None:
         unresolved=unresolved,
         offset=monitor.traced.offset if outside.offset is None else outside.offset,
     )
+    before = monitor.cause
     monitor.set_cause(diagnose(evidence, strict_clock=monitor.probe.strict_clock))
     if monitor.cause:
-        log.warning("%s: %s", monitor.name, monitor.cause)
-    elif outage and (age := monitor.clock.monotonic() - outage.since) > 60:
+        if again or monitor.cause != before:
+            log.warning("%s: %s", monitor.name, monitor.cause)
+    elif again and outage and (age := monitor.clock.monotonic() - outage.since) > 60:
         log.warning("%s has not answered for %.0f min: %d repairs tried", monitor.name, age / 60, len(tried))

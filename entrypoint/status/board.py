@@ -14,8 +14,9 @@ from entrypoint.health.verdict import Alive, Blocked, Degraded, Foreign, Silent,
 from entrypoint.linux import state_dir
 from entrypoint.linux.world import World
 from entrypoint.settings import Settings
-from entrypoint.status import heartbeat, report
+from entrypoint.status import heartbeat
 from entrypoint.status.history import History
+from entrypoint.status.report import Healing, Status
 from entrypoint.status.states import OUTAGE, USABLE, Event, State, step
 from shadowsocks.server import Listening
 
@@ -35,69 +36,6 @@ SAVE_EVERY = 600.0
 """Seconds between two writes of the history while nothing changes."""
 
 _log = logging.getLogger("ss-warp")
-
-
-@dataclass(frozen=True, slots=True)
-class Healing:
-    """A repair under way: its begin (seconds since 1970), the rung, and how many were tried."""
-
-    since: float
-    rung: str = ""
-    tried: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Status:
-    """Everything the board shows. Times in seconds since 1970; empty, None or 0 is "not known"."""
-
-    since: float
-    state: State = State.STARTING
-    reason: str = "starting"
-    proven: bool = False
-    """Whether a trace through the tunnel has said WARP."""
-    cause: "Diagnosis | None" = None
-    warp: str = ""
-    ipv4: IPv4Address | None = None
-    ipv6: IPv6Address | None = None
-    colo: str = ""
-    country: str = ""
-    traced: float = 0
-    """When a trace last came through the present session."""
-    implementation: "Implementation | None" = None
-    endpoint: "Endpoint | None" = None
-    reserved: bytes = b""
-    handshake: float = 0
-    rx_bytes: int = 0
-    tx_bytes: int = 0
-    answered: float = 0
-    round_trip: float = 0
-    families: dict["Family", float] = field(default_factory=dict)
-    account: str = ""
-    shadowsocks: bool = False
-    """Whether clients are to be served."""
-    listening: frozenset[Listening] = field(default_factory=frozenset)
-    method: str = ""
-    users: tuple[str, ...] = ()
-    healing: Healing | None = None
-    repairs: int = 0
-
-    @property
-    def health(self) -> tuple[str, str]:
-        """The one verdict that every probe shows, and why."""
-        if self.state is State.FOREIGN and not self.proven:
-            return "unproven", self.reason
-        if self.state in (State.CONNECTED, State.FOREIGN) and self.shadowsocks and not self.listening:
-            return "unserved", "the tunnel works, but Shadowsocks is not listening"
-        return self.state, self.reason
-
-    @property
-    def healthy(self) -> bool:
-        """Whether `health` is a good word."""
-        return self.health[0] in heartbeat.HEALTHY
-
-    def as_json(self, now: float, history: History | None = None) -> dict[str, Any]:
-        """Return the stable object of `ss-warp status --json`, /status and status.json."""
-        return report.as_json(self, history or History(), now)
 
 
 class Board:

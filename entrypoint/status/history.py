@@ -81,10 +81,7 @@ class History:
                     "slots": self.slots,
                     "interruptions": self.interruptions,
                     "exits": self.exits,
-                    "counters": [
-                        *(self.received, self.sent, self.repairs),
-                        *(self.reconnects, self.changed),
-                    ],
+                    "counters": [*(self.received, self.sent, self.repairs), *(self.reconnects, self.changed)],
                 }
             ).encode()
             + b"\n"

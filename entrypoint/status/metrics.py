@@ -8,7 +8,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoM
 from prometheus_client.registry import Collector
 
 from entrypoint import __version__
-from entrypoint.status.board import Status
+from entrypoint.status.report import Status
 from entrypoint.status.states import State
 
 

@@ -1,13 +1,85 @@
-"""The object of `ss-warp status --json`, /status and status.json: one table, which documents it too."""
+"""What is known now, and the object that shows it: `ss-warp status --json`, /status and status.json.
+
+One table makes the object and documents it.
+"""
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from ipaddress import IPv4Address, IPv6Address
+from typing import Any, Final, NamedTuple
 
-if TYPE_CHECKING:
-    from entrypoint.status.board import Status
-    from entrypoint.status.history import History
+from entrypoint.addresses import Endpoint, Family
+from entrypoint.health.diagnosis import Diagnosis
+from entrypoint.status import heartbeat
+from entrypoint.status.history import History
+from entrypoint.status.states import State
+from entrypoint.wireguard.device import Implementation
+from shadowsocks.server import Listening
+
+
+@dataclass(frozen=True, slots=True)
+class Healing:
+    """A repair under way: its begin (seconds since 1970), the rung, and how many were tried."""
+
+    since: float
+    rung: str = ""
+    tried: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """Everything the board shows. Times in seconds since 1970; empty, None or 0 is "not known"."""
+
+    since: float
+    state: State = State.STARTING
+    reason: str = "starting"
+    proven: bool = False
+    """Whether a trace through the tunnel has said WARP."""
+    cause: Diagnosis | None = None
+    warp: str = ""
+    ipv4: IPv4Address | None = None
+    ipv6: IPv6Address | None = None
+    colo: str = ""
+    country: str = ""
+    traced: float = 0
+    """When a trace last came through the present session."""
+    implementation: Implementation | None = None
+    endpoint: Endpoint | None = None
+    reserved: bytes = b""
+    handshake: float = 0
+    rx_bytes: int = 0
+    tx_bytes: int = 0
+    answered: float = 0
+    round_trip: float = 0
+    families: dict[Family, float] = field(default_factory=dict)
+    account: str = ""
+    shadowsocks: bool = False
+    """Whether clients are to be served."""
+    listening: frozenset[Listening] = field(default_factory=frozenset)
+    method: str = ""
+    users: tuple[str, ...] = ()
+    healing: Healing | None = None
+    repairs: int = 0
+
+    @property
+    def health(self) -> tuple[str, str]:
+        """The one verdict that every probe shows, and why."""
+        if self.state is State.FOREIGN and not self.proven:
+            return "unproven", self.reason
+        if self.state in (State.CONNECTED, State.FOREIGN) and self.shadowsocks and not self.listening:
+            return "unserved", "the tunnel works, but Shadowsocks is not listening"
+        return self.state, self.reason
+
+    @property
+    def healthy(self) -> bool:
+        """Whether `health` is a good word."""
+        return self.health[0] in heartbeat.HEALTHY
+
+    def as_json(self, now: float, history: History | None = None) -> dict[str, Any]:
+        """Return the stable object of `ss-warp status --json`, /status and status.json."""
+        return as_json(self, history or History(), now)
 
 
 class Field(NamedTuple):
@@ -15,7 +87,7 @@ class Field(NamedTuple):
 
     path: str
     text: str
-    value: "Callable[[Status, History, float], Any]"
+    value: Callable[[Status, History, float], Any]
 
 
 def format_time(seconds: float) -> str | None:
@@ -27,19 +99,19 @@ def _age(since: float, now: float) -> int | None:
     return max(0, round(now - since)) if since else None
 
 
-def _cause(status: "Status") -> dict[str, str] | None:
+def _cause(status: Status) -> dict[str, str] | None:
     if status.cause is None:
         return None
     kind = status.cause.cause.name.lower().replace("_", "-")
     return {"kind": kind, "sentence": status.cause.sentence, "remedy": status.cause.remedy}
 
 
-def _healing(status: "Status") -> dict[str, Any] | None:
+def _healing(status: Status) -> dict[str, Any] | None:
     now = status.healing
     return {"since": format_time(now.since), "rung": now.rung or None, "tried": now.tried} if now else None
 
 
-def _day(history: "History", now: float) -> dict[str, Any]:
+def _day(history: History, now: float) -> dict[str, Any]:
     recent = history.recent(now)
     return {
         "strip": history.strip(now),
@@ -102,26 +174,28 @@ FIELDS: Final = (
     Field("shadowsocks.method", "SHADOWSOCKS_METHOD", lambda s, *_: s.method or None),
     Field("shadowsocks.users", "names in SHADOWSOCKS_USERS", lambda s, *_: list(s.users)),
     Field(
-        "healing", "the repair under way: `since`, `rung`, and how many were `tried`", lambda s, *_: _healing(s)
+        "healing",
+        "the repair under way: `since`, `rung`, and how many were `tried`",
+        lambda s, *_: _healing(s),
     ),
     Field("reconnects.asked", "new exits requested, restarts included", lambda _, h, now: h.reconnects),
     Field("reconnects.changed", "how many of them changed an exit", lambda _, h, now: h.changed),
     Field(
         "day",
-        "the last 24 hours: `strip` (a character for each quarter of an hour: █ connected, ▒ degraded, _ down), "
+        "the last 24 hours: `strip` (a quarter of an hour each: █ connected, ▒ degraded, _ down), "
         "`interruptions`, their `seconds`, begin and reason of the `last`, `exits`, and all `repairs` so far",
         lambda _, h, now: _day(h, now),
     ),
 )
 
 
-def as_json(status: "Status", history: "History", now: float) -> dict[str, Any]:
+def as_json(status: Status, history: History, now: float) -> dict[str, Any]:
     """Return the object; `now` in seconds since 1970."""
     found: dict[str, Any] = {}
-    for field in FIELDS:
+    for one in FIELDS:
         place = found
-        *parents, name = field.path.split(".")
+        *parents, name = one.path.split(".")
         for parent in parents:
             place = place.setdefault(parent, {})
-        place[name] = field.value(status, history, now)
+        place[name] = one.value(status, history, now)
     return found

@@ -11,7 +11,8 @@ from entrypoint.addresses import MARK, Destination
 from entrypoint.firewall.killswitch import KillSwitch
 from entrypoint.linux.http import request, url_site
 from entrypoint.linux.world import Bound, Marked
-from entrypoint.status.board import Run, Status
+from entrypoint.status.board import Run
+from entrypoint.status.report import Status
 
 TIMEOUT: Final = 10.0
 """Seconds that one attempt may take."""

@@ -177,10 +177,10 @@ async def test_a_name_without_an_address_is_asked_again(
             found.extend(await stage.endpoints(account, WARP_ENDPOINTS="edge.example:500"))
 
         tasks.start_soon(look)
-        await stage.world.until(lambda: len(caplog.messages) >= 4)
+        await stage.world.until(lambda: len(caplog.messages) >= 1)
         stage.names(edge_example=[V4])
     assert found == [str(Endpoint(V4, 500))]
-    assert LOOKUP_PAUSE <= stage.world.clock.now - begun <= 2 * LOOKUP_PAUSE
+    assert LOOKUP_PAUSE / 2 <= stage.world.clock.now - begun <= 2 * LOOKUP_PAUSE
     assert all("edge.example" in line for line in caplog.messages)
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from entrypoint.addresses import Endpoint
 from entrypoint.commands.cli import command_line
+from entrypoint.commands.status import watch
 from entrypoint.errors import SettingsError, StateError, UsageError
 from entrypoint.health.verdict import Alive
 from entrypoint.status.board import Board
@@ -46,11 +47,25 @@ def test_status_for_people_and_for_programs(tmp_path: Path, capsys: pytest.Captu
     board = Board(FakeClock(), tmp_path)
     board.show_device("kernel", Endpoint(ip_address("162.159.192.6"), 2408))
     text = printed(capsys, "status", directory=tmp_path)
-    assert "state        starting since 2027-01-15T08:00:00Z: starting" in text
-    assert "tunnel       kernel to 162.159.192.6:2408" in text
+    assert "state         starting since 2027-01-15T08:00:00Z: starting" in text
+    assert "tunnel        kernel to 162.159.192.6:2408" in text
     found = json.loads(printed(capsys, "status", "--json", directory=tmp_path))
     assert found == json.loads((tmp_path / "status.json").read_text())
     assert (found["state"], found["implementation"]) == ("starting", "kernel")
+
+
+def test_watching_shows_it_until_ctrl_c_and_survives_a_restart(tmp_path: Path) -> None:
+    Board(FakeClock(), tmp_path)
+    seen: list[str] = []
+
+    def pause(seconds: float) -> None:
+        if len(seen) == 3:
+            raise KeyboardInterrupt
+        (tmp_path / "status.json").unlink(missing_ok=True)
+
+    watch(tmp_path, pause=pause, show=seen.append)
+    assert seen[0].startswith("state ")
+    assert "cannot read" in seen[2]
 
 
 def test_a_supervisor_that_hangs_is_not_healthy_whatever_it_wrote(

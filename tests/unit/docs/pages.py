@@ -12,7 +12,10 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 
+from entrypoint.health.diagnosis import Cause
 from entrypoint.settings import VARIABLES, reference_table
+from entrypoint.status.metrics import METRICS
+from entrypoint.status.report import FIELDS
 from entrypoint.status.states import mermaid
 from examples.demo.pictures import drawings
 from tests.lab.machines.page import table
@@ -66,11 +69,33 @@ def env_example() -> str:
     return "\n".join(entries)
 
 
+def rows(head: str, *columns: tuple[str, ...]) -> str:
+    """Return a table."""
+    count = head.count("|") + 1
+    lines = [head, " | ".join(["---"] * count), *(" | ".join(column) for column in columns)]
+    return "".join(f"| {line} |\n" for line in lines)
+
+
+def status_fields() -> str:
+    return rows("Field | What it is", *((f"`{one.path}`", one.text) for one in FIELDS))
+
+
+def metrics() -> str:
+    named = [(f"`{one.name}{'_total' * (one.kind == 'counter')}`", one.kind, one.help) for one in METRICS]
+    return rows("Metric | Kind | What it is", *named)
+
+
+def causes() -> str:
+    kinds = [(f"`{one.name.lower().replace('_', '-')}`", one.value) for one in Cause]
+    return rows("`cause.kind` | What to do", *kinds)
+
+
 GENERATED: dict[str, dict[str, Callable[[], str]]] = {
     "compose.yaml": {"settings": lambda: compose_settings("compose.yaml")},
     "examples/host/compose.yaml": {"settings": lambda: compose_settings("examples/host/compose.yaml")},
     ".env.example": {"settings": env_example},
     "docs/settings.md": {"settings": reference_table},
+    "docs/status.md": {"fields": status_fields, "metrics": metrics, "causes": causes},
     "docs/security.md": {"machines": table},
     "docs/architecture.md": {"floors": floors, "states": lambda: f"```mermaid\n{mermaid()}\n```\n"},
 }

@@ -1,6 +1,7 @@
 """A tunnel under observation, in virtual time: what the monitor's tests stand on."""
 
 import logging
+import ssl
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -31,6 +32,13 @@ PROBE = Probe(
     dns=(ip_address("1.1.1.1"), ip_address("1.0.0.1"), ip_address("2606:4700:4700::1111")),
     trace_urls=("https://1.1.1.1/cdn-cgi/trace", "https://[2606:4700:4700::1111]/cdn-cgi/trace"),
 )
+
+
+def refusal(code: int, message: str) -> ssl.SSLCertVerificationError:
+    """What OpenSSL raises for a certificate; 9: not yet valid, 10: expired, 18: self-signed."""
+    refused = ssl.SSLCertVerificationError(1, message)
+    refused.verify_code, refused.verify_message = code, message
+    return refused
 
 
 @dataclass
@@ -123,6 +131,7 @@ def make_bench(seed: int = 0) -> Bench:
         return made.outside
 
     world = World(clock=clock, http=edge, netlink=unused, nft=unused, processes=unused)
+
     def doubt() -> None:
         doubts.append(clock.now)
         rechecks.note(AccountCheck(clock.wall(), made.trouble))

@@ -14,6 +14,7 @@ from entrypoint.linux.kernel_objects import Traffic
 from entrypoint.linux.proc import read_traffic
 from entrypoint.linux.world import Bound
 from tests.fakes.http import FakeHttp
+from tests.unit.health.monitor_bench import refusal
 
 WARP = """fl=000f000
 h=1.1.1.1
@@ -97,9 +98,7 @@ def test_cloudflares_clock_is_read() -> None:
 @pytest.mark.anyio
 async def test_a_certificate_that_is_not_trusted_is_named() -> None:
     def refuse(request: httpx.Request) -> httpx.Response:
-        raise httpx.ConnectError(
-            "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: self-signed (_ssl.c:1028)"
-        )
+        raise httpx.ConnectError("TLS") from refusal(18, "self-signed")
 
     with pytest.raises(CertificateError, match="self-signed"):
         await fetch_trace(FakeHttp({SITE: refuse}), URL, Bound("wg0"), None, (), limit=1)

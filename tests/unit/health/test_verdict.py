@@ -7,6 +7,7 @@ import pytest
 from entrypoint.addresses import Family
 from entrypoint.health.probe import Answers, CertificateError, Trace
 from entrypoint.health.verdict import Alive, Degraded, Foreign, Silent, Traced, Verdict, is_usable, judge
+from tests.unit.health.monitor_bench import refusal
 
 ON = Trace("on", ip_address("104.28.0.1"), "FRA", "DE")
 OFF = Trace("off", ip_address("203.0.113.7"), "FRA", "DE")
@@ -65,9 +66,7 @@ def test_three_rounds_of_dns_without_a_trace_are_degraded_and_say_why() -> None:
 
 
 def test_an_untrusted_certificate_is_degraded_at_once() -> None:
-    refused = Answers(
-        BOTH, BOTH, failures=(CertificateError("its certificate is not trusted (self-signed)"),)
-    )
+    refused = Answers(BOTH, BOTH, failures=(CertificateError(refusal(18, "self-signed")),))
     assert isinstance(verdict(refused, NEW), Degraded)
 
 

@@ -24,7 +24,18 @@ V6 = Trace("plus", ip_address("2a09:bac1::1"), "AMS", "NL")
 KEYS = {
     *("state", "since", "reason", "healthy", "health", "cause", "warp", "exit", "colo", "country"),
     *("implementation", "endpoint", "reserved", "handshake_age", "answer_age", "round_trip_ms", "families"),
-    *("rx_bytes", "tx_bytes", "account", "shadowsocks", "healing", "day", "time", "pid", "traced", "reconnects"),
+    *(
+        "rx_bytes",
+        "tx_bytes",
+        "account",
+        "shadowsocks",
+        "healing",
+        "day",
+        "time",
+        "pid",
+        "traced",
+        "reconnects",
+    ),
 }
 
 
