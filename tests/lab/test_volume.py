@@ -111,8 +111,8 @@ def test_c_18_without_an_account_nothing_is_registered(
 REPLACED = """
 import sys
 from pathlib import Path
-from entrypoint import files
-files.replace(Path(sys.argv[1]), b"new")
+from entrypoint.linux import state_dir
+state_dir.replace(Path(sys.argv[1]), b"new")
 """
 
 

@@ -1,30 +1,19 @@
 """WireGuard devices of the emulated machine: their keys, and how pyroute2 sets and reads them."""
 
 from base64 import b64encode
-from collections.abc import Iterator
 from ipaddress import ip_address
 from typing import Any
 
-import pytest
 from nacl.public import PrivateKey
 from pyroute2.netlink.generic import wireguard as wg
 
 from entrypoint.addresses import Endpoint
 from entrypoint.linux.kernel_objects import DeviceConfig
-from tests.cloudflare.netns import Namespace
 
 PEER = b64encode(bytes(PrivateKey(b"\x02" * 32).public_key)).decode()
 OWN = b"\x01" * 32
 EDGE = Endpoint(ip_address("162.159.192.1"), 2408)
 CONFIG = DeviceConfig("wg0", b64encode(OWN).decode(), PEER, EDGE, 0x1000, 25)
-
-
-@pytest.fixture
-def namespace() -> Iterator[Namespace]:
-    made = Namespace.new()
-    made.ip("link add wg0 type wireguard")
-    yield made
-    made.close()
 
 
 async def read() -> tuple[Any, list[Any]]:

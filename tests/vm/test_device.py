@@ -135,7 +135,7 @@ async def test_it_outlives_its_killed_owner_and_the_next_start_takes_the_name(ed
     program = f"""
 import anyio, os, signal
 from tests.lab.stand import LOG, WORLD, config
-from entrypoint.wireguard.choice import open_device
+from entrypoint.wireguard.open import open_device
 from dataclasses import replace
 async def main():
     async with open_device("kernel", replace(config(), name="{NAME}"), WORLD, LOG):

@@ -12,9 +12,7 @@ from entrypoint.linux.kernel_objects import Link, LinkAddress, LinkUp, Route
 from entrypoint.linux.netlink import SystemNetlink
 from tests.cloudflare.netns import Namespace
 from tests.lab.alone import ANY4, ANY6, T4, inside
-from tests.vm.devices import CONFIG, PEER, namespace, pyroute2_set, read
-
-__all__ = ["namespace"]  # a fixture
+from tests.vm.devices import CONFIG, PEER, pyroute2_set, read
 
 pytestmark = pytest.mark.vm
 

@@ -65,10 +65,10 @@ async def test_nobody_without_the_capability(edge: Edge) -> None:
     program = """
 import anyio
 from entrypoint.errors import PlatformError
-from entrypoint.wireguard.choice import require_engine
+from entrypoint.wireguard.open import check_available
 from tests.lab.stand import WORLD
 try:
-    anyio.run(require_engine, "kernel", WORLD.netlink)
+    anyio.run(check_available, "kernel", WORLD.netlink)
 except PlatformError as error:
     print(error)
 """
