@@ -52,8 +52,11 @@ def _run() -> int:
     settings = load_settings_closed(os.environ)
     from entrypoint.linux.state_dir import lock
 
+    # A missing TUN, an unwritable or busy volume: report it before half a second of imports.
+    if settings.tunnel.implementation == "userspace":
+        preflight.require_tun()
     with lock(settings.account.state_dir):
-        pass  # report an unwritable or busy volume before half a second of imports
+        pass
     from entrypoint.supervisor import serve
 
     return serve(settings)

@@ -27,7 +27,7 @@ from entrypoint.routing.plan import OurIds
 from entrypoint.routing.uplinks import Uplinks, find_uplinks
 from entrypoint.settings import Settings
 from entrypoint.status.states import USABLE
-from entrypoint.wireguard.open import DEFAULT_PLACES, kernel_has_wireguard, require_tun
+from entrypoint.wireguard.open import kernel_has_wireguard
 
 # The clock cannot be earlier than the image's own files.
 BUILD_TIME: Final = Path(__file__).stat().st_mtime
@@ -196,7 +196,7 @@ async def examine(
     in_kernel = await kernel_has_wireguard(world.netlink)
     yield engine(settings.tunnel.implementation, in_kernel=in_kernel)
     if settings.tunnel.implementation == "userspace" or not in_kernel:
-        yield tried("/dev/net/tun opens", lambda: require_tun(DEFAULT_PLACES.tun))
+        yield tried("/dev/net/tun opens", preflight.require_tun)
     finding, held = volume(settings.account.state_dir)
     if before:
         async for one in look_before(settings, world):

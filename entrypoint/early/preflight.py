@@ -3,7 +3,7 @@
 import os
 import signal
 
-from entrypoint.errors import PlatformError
+from entrypoint.errors import PlatformError, explain
 
 CAPABILITIES = {"KILL": 5, "SETGID": 6, "SETUID": 7, "NET_ADMIN": 12}
 """Bit numbers (linux/capability.h) needed to configure the network and run ssserver as its own user."""
@@ -34,6 +34,17 @@ def check_privileges(capabilities: int, release: str) -> None:
         raise PlatformError(
             f"Linux {release} is too old to bind ssserver to the tunnel", "use Linux 5.7 or newer"
         )
+
+
+TUN = "/dev/net/tun"
+
+
+def require_tun(node: "str | os.PathLike[str]" = TUN) -> None:
+    """Raise PlatformError when the TUN node is missing or forbidden."""
+    try:
+        os.close(os.open(node, os.O_RDWR | os.O_CLOEXEC))
+    except OSError as error:
+        raise explain(f"cannot open {node}", error, "tun") from error
 
 
 STOP = (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP)

@@ -2,7 +2,6 @@
 
 import errno
 import logging
-import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
+from entrypoint.early.preflight import TUN, require_tun
 from entrypoint.errors import Error, PlatformError, explain
 from entrypoint.linux.kernel_objects import DeviceConfig, Link
 from entrypoint.linux.proc import ENGINE
@@ -20,9 +20,6 @@ from entrypoint.wireguard.device import Device, Implementation, KernelDevice
 from entrypoint.wireguard.userspace import UserspaceDevice
 
 type Choice = Literal["auto", "kernel", "userspace"]
-
-
-TUN = "/dev/net/tun"
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,14 +160,6 @@ async def _add_kernel(name: str, netlink: Netlink) -> bool:
             raise
         return False
     return True
-
-
-def require_tun(node: Path) -> None:
-    """Raise PlatformError when the TUN node is missing or forbidden."""
-    try:
-        os.close(os.open(node, os.O_RDWR | os.O_CLOEXEC))
-    except OSError as error:
-        raise explain(f"cannot open {node}", error, "tun") from error
 
 
 def _require_sockets(places: Places) -> None:

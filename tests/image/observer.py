@@ -18,6 +18,7 @@ from ipaddress import ip_network
 from tests.cloudflare.config import (
     API_ADDRESSES,
     API_NAME,
+    EDGE_NAME,
     EDGE_PORTS,
     ENDPOINTS4,
     ENDPOINTS6,
@@ -69,7 +70,8 @@ def main() -> None:
         refusals(),
         neighbours(),
         called("API", API_ADDRESSES, 443),
-        looked_up({API_NAME, TEAM_NAME}, ORIGIN_ADDRESSES),
+        # The edge's name is what an outage looks up outside the tunnel (docs/security.md).
+        looked_up({API_NAME, TEAM_NAME, EDGE_NAME}, ORIGIN_ADDRESSES),
         *(served(f"port {port}", int(port), ("tcp", "udp")) for port in sys.argv[split + 1 :]),
         on_link([ip_network(one) for one in links]),
     ]

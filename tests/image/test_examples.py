@@ -117,7 +117,8 @@ def test_the_short_compose_file(internet: Internet) -> None:
 
 def test_proxy_only(internet: Internet) -> None:
     internet.heard()
-    with Example(internet, "proxy-only", {"socks": None, "app": IDLE}, REQUIRED, number=4) as example:
+    password = {"SHADOWSOCKS_PASSWORD": REQUIRED["SHADOWSOCKS_PASSWORD"]}
+    with Example(internet, "proxy-only", {"socks": None, "app": IDLE}, password, number=4) as example:
         direct = example.asked("app")
         assert {warp for _, warp in direct.values()} == {"off"}, direct
         eventually(lambda: by_warp(example.asked("app", "socks")), "the proxy is there", 10)
