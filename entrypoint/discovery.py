@@ -95,11 +95,14 @@ async def _resolve_all(
     configured: bool,
 ) -> tuple[Endpoint, ...]:
     endpoints: dict[Endpoint, None] = {}
+    found: dict[str, tuple[Address, ...]] = {}
     for one in named:
         if isinstance(one, Endpoint):
             endpoints[one] = None
             continue
-        for address in await _look_up(run, switch, one.name):
+        if one.name not in found:  # once for all its ports
+            found[one.name] = await _look_up(run, switch, one.name)
+        for address in found[one.name]:
             # A forged answer must not lead WireGuard's packets to us or our neighbours; who names an
             # endpoint in the settings may want just that.
             if address.version in families and (configured or not word_for(address)):
@@ -178,14 +181,17 @@ async def _is_answered(settings: Settings, world: World, hole: Hole, servers: Se
 
 
 async def resolve_again(
-    run: Run, switch: KillSwitch, account: Account, uplinks: Uplinks
+    run: Run, switch: KillSwitch, account: Account, uplinks: Uplinks, *, answered: bool
 ) -> tuple[tuple[Endpoint, ...], str]:
-    """Return what the endpoints' names resolve to now, and those names if there is nothing else to try."""
+    """Return what the endpoints' names resolve to now, and those names if there is nothing else to try.
+
+    Without a resolver that has `answered` a moment ago none is queried: each would cost seconds.
+    """
     families: set[Family] = {address.version for address in uplinks.addresses}
     named = account.endpoints_to_try(run.settings.tunnel.endpoints or (), families)
     names = tuple(one for one in named if isinstance(one, NamedEndpoint))
     configured = bool(run.settings.tunnel.endpoints)
-    found = await _resolve_all(run, switch, names, families, configured=configured)
+    found = await _resolve_all(run, switch, names, families, configured=configured) if answered else ()
     if found or len(names) < len(named):
         return found, ""
     return (), ", ".join(dict.fromkeys(one.name for one in names))

@@ -208,13 +208,15 @@ class OutsideView:
         uplinks = self._watch.uplinks
         return await look_outside(run.settings, run.world, self._firewall.hole, uplinks, endpoint, web=web)
 
-    async def resolve(self) -> tuple[tuple[Endpoint, ...], str]:
+    async def resolve(self, answered: bool) -> tuple[tuple[Endpoint, ...], str]:
         """Resolve the endpoints' names again, and let packets to new addresses out.
 
-        Return new addresses, and the names if no resolver knows them.
+        Return new addresses, and the names if no resolver knows them; `answered`: one did, a moment ago.
         """
         uplinks = self._watch.uplinks
-        found, unresolved = await resolve_again(self._run, self._firewall, self._state.account, uplinks)
+        found, unresolved = await resolve_again(
+            self._run, self._firewall, self._state.account, uplinks, answered=answered
+        )
         fresh = tuple(one for one in found if one not in self._state.endpoints)
         if fresh:
             self._state = replace(self._state, endpoints=(*self._state.endpoints, *fresh))

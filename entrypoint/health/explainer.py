@@ -50,7 +50,7 @@ async def _explain(monitor: HealthMonitor, *, again: bool) -> None:
     silent, outside, unresolved = not is_usable(monitor.verdict), Outside(), ""
     if silent:
         outside = monitor.outside = await monitor.hooks.look_outside(monitor.config.endpoint)
-        found, unresolved = await monitor.hooks.resolve()
+        found, unresolved = await monitor.hooks.resolve(bool(outside.udp))
         fresh = [one for one in found if one not in monitor.endpoints]
         monitor.endpoints = (*fresh, *monitor.endpoints)
     handshake = 0.0

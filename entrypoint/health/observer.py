@@ -36,7 +36,7 @@ async def _look_nowhere(endpoint: Endpoint) -> Outside:
     return Outside()
 
 
-async def _resolve_nothing() -> tuple[tuple[Endpoint, ...], str]:
+async def _resolve_nothing(answered: bool) -> tuple[tuple[Endpoint, ...], str]:
     return (), ""
 
 
@@ -46,13 +46,13 @@ class Hooks:
 
     `restore` puts back what a recreated interface lacks; `doubt` is called when the account itself is
     suspected, `account` returns what the API last said about it, `account_checked` waits for that.
-    `look_outside` and `resolve` look outside the tunnel, the latter for the endpoints' names: it returns
-    addresses, and a name that no resolver knows.
+    `look_outside` and `resolve` look outside the tunnel, the latter for the endpoints' names, if a resolver
+    answers there: it returns addresses, and the names that no resolver knows.
     """
 
     restore: Callable[[], Awaitable[object]]
     doubt: Callable[[], None]
     look_outside: Callable[[Endpoint], Awaitable[Outside]] = _look_nowhere
-    resolve: Callable[[], Awaitable[tuple[tuple[Endpoint, ...], str]]] = _resolve_nothing
+    resolve: Callable[[bool], Awaitable[tuple[tuple[Endpoint, ...], str]]] = _resolve_nothing
     account: Callable[[], AccountCheck] = AccountCheck
     account_checked: Callable[[], Awaitable[None]] = anyio.sleep_forever

@@ -38,7 +38,8 @@ async def emulate(config: Config) -> None:
     context, front_context = server_context(ca, identities), server_context(ca, identities)
     origin = Origin(known, context, edge.warp)
     api = Api(config, devices, edge.put, edge.connected)
-    control = Control(api, edge, origin, fabric, partial(present, front_context, ca, identities), known)
+    present_api, present_origin = (partial(present, one, ca, identities) for one in (front_context, context))
+    control = Control(api, edge, origin, fabric, present_api, present_origin, known)
 
     async def front(request: Request) -> Response:
         if request.headers.get("host") == TEAM_NAME:

@@ -93,6 +93,14 @@ class Origin:
         every = [Seen(**one) for one in self._control.ask("GET", "/origin/seen")]
         return [one for one in every if protocol in ("", one.protocol)]
 
+    def certificate(self, which: Certificate) -> None:
+        """Show another certificate from now on."""
+        self._control.ask("PUT", "/origin/certificate", which)
+
+    def clock(self, ahead: float) -> None:
+        """Be so many seconds ahead of everybody else."""
+        self._control.ask("PUT", "/origin/clock", ahead)
+
     def forget(self) -> None:
         """Empty that list."""
         self._control.ask("DELETE", "/origin/seen")

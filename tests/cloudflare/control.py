@@ -30,10 +30,11 @@ class Control:
         origin: Origin,
         fabric: Fabric,
         present: Callable[[Certificate], None],
+        present_origin: Callable[[Certificate], None],
         names: dict[str, tuple[Address, ...]],
     ) -> None:
         self._api, self._edge, self._origin, self._fabric = api, edge, origin, fabric
-        self._present, self._names = present, names
+        self._present, self._present_origin, self._names = present, present_origin, names
         self._commands: Mapping[tuple[str, str], Command] = {
             ("GET", "/calls"): self._calls,
             ("DELETE", "/calls"): self._forget_calls,
@@ -54,6 +55,8 @@ class Control:
             ("PATCH", "/edge/faults"): self._spoil_edge,
             ("DELETE", "/edge/faults"): self._heal_edge,
             ("POST", "/edge/restart"): self._restart_edge,
+            ("PUT", "/origin/certificate"): self._origin_certificate,
+            ("PUT", "/origin/clock"): self._origin_clock,
             ("GET", "/origin/seen"): self._seen,
             ("DELETE", "/origin/seen"): self._forget_seen,
             ("GET", "/namespaces"): self._namespaces,
@@ -132,6 +135,12 @@ class Control:
 
     async def _restart_edge(self, body: Any) -> None:
         await self._edge.restart(process=bool((body or {}).get("process")))
+
+    async def _origin_certificate(self, body: Any) -> None:
+        self._present_origin(body)
+
+    async def _origin_clock(self, body: Any) -> None:
+        self._origin.ahead = float(body)
 
     async def _seen(self, _: Any) -> object:
         return [asdict(one) for one in self._origin.seen]

@@ -136,7 +136,7 @@ def make_bench(seed: int = 0) -> Bench:
         doubts.append(clock.now)
         rechecks.note(AccountCheck(clock.wall(), made.trouble))
 
-    async def resolve() -> tuple[tuple[Endpoint, ...], str]:
+    async def resolve(answered: bool) -> tuple[tuple[Endpoint, ...], str]:
         return (), ""
 
     rechecks = Rechecks()
