@@ -11,12 +11,12 @@ from entrypoint.errors import PlatformError, SettingsError
 from entrypoint.firewall.policy import Closed, FullTunnel, HostFull, Policy, ProxyTunnel
 from entrypoint.firewall.ruleset import ON_LINK
 from entrypoint.health.probe import Probe
-from entrypoint.linux.kernel_objects import MAIN_TABLE, DeviceConfig, Snapshot
+from entrypoint.linux.kernel_objects import MAIN_TABLE, DeviceConfig, Guise, Snapshot
 from entrypoint.routing.ownership import IdKind, choose_free
 from entrypoint.routing.plan import NetworkPlan, OurIds, RouteMode, network_plan
 from entrypoint.routing.uplinks import Uplinks, find_uplinks
 from entrypoint.settings import Settings
-from entrypoint.wireguard.device import Implementation
+from entrypoint.wireguard.device import Choice, Implementation
 
 HOST_PRIORITY = 32759
 """Late on purpose: a server with several NICs, or another VPN, has its own rules before that."""
@@ -154,7 +154,15 @@ class DesiredState:
     endpoints: tuple[Endpoint, ...]
     listening: frozenset[int] = frozenset()
     """TCP ports of this host whose sessions may be older than ss-warp."""
+    remembered: Guise | None = None
+    """What worked last."""
     engine: Implementation = "userspace"
+
+    @property
+    def guise(self) -> Guise:
+        """What messages look like: as remembered where the settings still allow it, else as they prefer."""
+        allowed = guises(self.settings, self.account)
+        return self.remembered if self.remembered in allowed else allowed[0]
 
     def look(self, snapshot: Snapshot) -> Uplinks:
         """Return the uplinks found in `snapshot`."""
@@ -177,7 +185,7 @@ class DesiredState:
             endpoint=self.endpoints[0],
             mark=self.ids.mark.value,
             keepalive=round(self.settings.tunnel.keepalive),
-            reserved=reserved(self.settings, self.account),
+            guise=self.guise,
         )
 
     def plan(self, uplinks: Uplinks) -> NetworkPlan:
@@ -196,8 +204,8 @@ class DesiredState:
 
     def policy(self, uplinks: Uplinks) -> Policy:
         """Return the kill switch's policy with the tunnel in place."""
-        # wireguard-go writes the reserved bytes itself. The kernel has no place for them, so nftables does.
-        octets = reserved(self.settings, self.account)
+        # Userspace writes the reserved bytes itself. The kernel has no place for them, so nftables does.
+        octets = self.guise.reserved
         common: dict[str, Any] = {
             "device": self.ids.device,
             "addresses": tuple(address.ip for address in self.addresses(uplinks)),
@@ -302,6 +310,29 @@ def mtu(settings: Settings, uplink: int) -> int:
     asked = settings.tunnel.mtu
     # Arithmetic, not a search: a hole on the way that reports nothing is what 1280 is for.
     return asked if asked != "auto" else min(max(uplink - OVERHEAD, IPV6_MTU), LARGEST_MTU)
+
+
+JUNK = "4,40,70"
+"""What WARP_JUNK=auto sends: a handful of datagrams, smaller than any handshake."""
+
+
+def guises(settings: Settings, account: Account) -> tuple[Guise, ...]:
+    """Return what messages may look like, best first. Raises SettingsError as `reserved` does."""
+    tunnel, octets = settings.tunnel, reserved(settings, account)
+    # The kernel sends no junk, and here nobody may take userspace instead.
+    quiet = tunnel.junk == "off" or tunnel.implementation == "kernel"
+    junk = ("",) if quiet else ("", JUNK) if tunnel.junk == "auto" else (tunnel.junk,)
+    every = (
+        (octets, bytes(3)) if tunnel.reserved == "auto" and tunnel.implementation != "kernel" else (octets,)
+    )
+    return tuple(dict.fromkeys(Guise(one, other) for one in every for other in junk))
+
+
+def implementation(settings: Settings, remembered: Guise | None) -> Choice:
+    """Return what to open first: `auto` is userspace where junk is sent, which the kernel cannot."""
+    tunnel = settings.tunnel
+    junk = tunnel.junk not in {"auto", "off"} or (tunnel.junk == "auto" and remembered and remembered.junk)
+    return "userspace" if tunnel.implementation == "auto" and junk else tunnel.implementation
 
 
 def reserved(settings: Settings, account: Account) -> bytes:

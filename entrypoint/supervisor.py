@@ -19,8 +19,9 @@ from entrypoint.early.preflight import STOP
 from entrypoint.firewall.killswitch import KillSwitch, kill_switch
 from entrypoint.health.diagnosis import Outside
 from entrypoint.health.explainer import explain_trouble
+from entrypoint.health.ladder import SwitchEngineError
 from entrypoint.health.memory import ENDPOINTS_FILE, HealthMemory, order
-from entrypoint.health.monitor import HealthMonitor, SwitchEngineError
+from entrypoint.health.monitor import HealthMonitor
 from entrypoint.health.observer import Hooks
 from entrypoint.health.triggers import Trigger
 from entrypoint.linux import state_dir
@@ -61,7 +62,7 @@ async def keep_up(run: Run, places: Places = DEFAULT_PLACES) -> None:
     and on a host after a failure. Raises Error for what only a person can fix.
     """
     memory, rechecks = HealthMemory.load(run.state_file(ENDPOINTS_FILE)), Rechecks()
-    engine = Engine(run.settings.tunnel.implementation)
+    engine = Engine(desired.implementation(run.settings, memory.guise))
     again = True
     while again:
         again = False
@@ -123,12 +124,12 @@ async def bring_up(
         host = await choose_public_host(run, firewall, uplinks, detect=not secrets.shown)
         found = await resolve_endpoints(run, firewall, stored.account, uplinks)
         endpoints = order(memory.known, found, world.clock.wall())
-        state = desired.DesiredState(settings, ids, stored.account, endpoints, listening)
+        state = desired.DesiredState(settings, ids, stored.account, endpoints, listening, memory.guise)
         uplinks = state.look(snapshot)
         state.require_family(uplinks)
 
-        # 4. The tunnel: the policy first, because wireguard-go greets its peer as soon as it is
-        #    configured; then the device, then the rules and routes that lead into it.
+        # 4. The tunnel: the policy first, because userspace WireGuard greets its peer as soon as it
+        #    is configured; then the device, then the rules and routes that lead into it.
         await firewall.set(state.policy(uplinks))
         device = await enter(open_device(engine.choice, state.device(), world, log, places))
         engine.running = device.implementation
@@ -143,7 +144,7 @@ async def bring_up(
         watch = NetworkWatch(state, world, firewall, uplinks, run.triggers)
         watch.close_older()
         watch.say_occupied(uplinks)
-        board.show_device(device.implementation, endpoints[0], state.device().reserved)
+        board.show_device(device.implementation, endpoints[0], state.guise)
         level = logging.INFO if first_start else logging.DEBUG
         log.log(level, "brought up %s (%s), routes and firewall", ids.device, device.implementation)
 
@@ -153,6 +154,7 @@ async def bring_up(
             device=device,
             config=state.device(),
             endpoints=endpoints,
+            guises=desired.guises(settings, stored.account),
             probe=state.probe(uplinks),
             world=world,
             observer=board,
@@ -228,7 +230,7 @@ class OutsideView:
 async def _show_counters(monitor: HealthMonitor, board: Board) -> None:
     """Keep endpoint and counters on the board current."""
     while True:
-        board.show_device(monitor.device.implementation, monitor.config.endpoint, monitor.config.reserved)
+        board.show_device(monitor.device.implementation, monitor.config.endpoint, monitor.config.guise)
         with suppress(OSError):
             board.count(await monitor.device.stats())
         await monitor.clock.sleep(COUNTER_INTERVAL)

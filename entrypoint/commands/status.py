@@ -52,6 +52,7 @@ def status_text(status: Mapping[str, Any], now: float | None = None) -> str:
         f"warp={status['warp'] or 'unknown'}",
         "tunnel": f"{status['implementation'] or 'no device'} to {status['endpoint'] or 'no endpoint'}",
         "reserved": status["reserved"] or "off",
+        **({"junk": status["junk"]} if status["junk"] else {}),
         "handshake": _ago(status["handshake_age"], late),
         "answers": _answers(status, written, late),
         "traffic": f"{_size(status['rx_bytes'])} received, {_size(status['tx_bytes'])} sent",

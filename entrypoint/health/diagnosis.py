@@ -19,7 +19,8 @@ class Cause(Enum):
         "else try WARP_ENDPOINTS=162.159.192.1:500,162.159.192.1:1701,162.159.192.1:4500"
     )
     WIREGUARD_BLOCKED = (
-        "try WARP_RESERVED=off, then WARP_ENDPOINTS with other addresses and ports, e.g. 188.114.96.1:854"
+        "leave WIREGUARD_IMPLEMENTATION, WARP_JUNK and WARP_RESERVED at auto (the kernel has no disguise); "
+        "else try WARP_ENDPOINTS with other addresses and ports, e.g. 188.114.96.1:854"
     )
     RESERVED_FILTERED = "set WARP_RESERVED=off"
     CLOCK_WRONG = "set it on the host: timedatectl set-ntp true"

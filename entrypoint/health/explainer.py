@@ -66,7 +66,7 @@ async def _explain(monitor: HealthMonitor, *, again: bool) -> None:
         handshake=bool(outage) and handshake > monitor.outage_wall,
         ports_tried=min(len(monitor.endpoints), 1 + tried.count(Rung.NEXT_ENDPOINT)),
         ports=len(monitor.endpoints),
-        reserved=any(monitor.config.reserved),
+        reserved=any(monitor.config.guise.reserved),
         proven=bool(monitor.memory.answered),
         answers=not silent,
         certificate=monitor.traced.why if monitor.traced.certificate else "",

@@ -12,7 +12,12 @@ class Rung(Enum):
     NEW_PORT = "changing the source port"
     RECREATE = "recreating the interface"
     SWITCH_ENGINE = "trying the other WireGuard implementation"
+    DISGUISE = "changing what handshakes look like"
     ASK_API = "asking the API about the account"
+
+
+class SwitchEngineError(Exception):
+    """The supervisor should start over with the other WireGuard implementation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +51,17 @@ ASK_API = Row(Rung.ASK_API, 1, 0, 1, 600, "a device that was deleted or moved; c
 SWITCH_ENGINE = Row(
     Rung.SWITCH_ENGINE, 1, 60, 1, 86400, "an engine that this kernel or NIC breaks; once a day"
 )
+DISGUISE = Row(Rung.DISGUISE, 1, 10, 1, 20, "a filter that knows WireGuard by its first packet or its bytes")
 INTERFACE_MISSING = Row(
     Rung.RECREATE, 1, 0, 10, 50, "no interface; but another program may delete it in a loop"
 )
 UPLINK_CHANGED = Row(
-    Rung.REPLACE_PEER, 1, 0, 10, 50, "another uplink address: wireguard-go keeps the old one 15 s"
+    Rung.REPLACE_PEER, 1, 0, 10, 50, "another uplink address: an engine may keep the old one 15 s"
 )
+
+
+BESIDE = frozenset({Rung.ASK_API, Rung.DISGUISE})
+"""Rungs that leave the round where it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +86,8 @@ class Outage:
     endpoints: int = 1
     other_engine: bool = False
     """Whether another WireGuard implementation is worth a try."""
+    disguise: bool = False
+    """Whether messages may look otherwise, and every port is blocked as they are."""
     jitter: float = 0.0
 
     @property
@@ -98,13 +110,15 @@ def next_rung(history: tuple[Climb, ...], now: float, outage: Outage) -> Rung | 
         return Rung.REPLACE_PEER
     if outage.other_engine and age >= SWITCH_ENGINE.after and _allowed(SWITCH_ENGINE, history, now):
         return Rung.SWITCH_ENGINE
+    if outage.disguise and age >= DISGUISE.after and _allowed(DISGUISE, history, now):
+        return Rung.DISGUISE
     others = outage.endpoints - 1
     round_ = [
         row
         for row in LADDER
         for _ in range(min(row.times, others) if row.rung is Rung.NEXT_ENDPOINT else row.times)
     ]
-    climbed = sum(climb.at >= outage.since and climb.rung is not Rung.ASK_API for climb in history)
+    climbed = sum(climb.at >= outage.since and climb.rung not in BESIDE for climb in history)
     ask = replace(ASK_API, seconds=outage.ask_every)
     if climbed >= ROUNDS * len(round_) and age >= outage.ask_after and _allowed(ask, history, now):
         return Rung.ASK_API

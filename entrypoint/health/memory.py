@@ -12,6 +12,7 @@ from entrypoint.addresses import Endpoint
 from entrypoint.errors import Error
 from entrypoint.health.ladder import Climb
 from entrypoint.linux import state_dir
+from entrypoint.linux.kernel_objects import Guise
 
 ENDPOINTS_FILE = "endpoints.json"
 
@@ -54,15 +55,35 @@ def next_endpoint(
     return order(known, others, now)[0] if others else current
 
 
+def following(guises: tuple[Guise, ...], current: Guise) -> Guise:
+    """Return the guise to try after `current`."""
+    place = guises.index(current) if current in guises else -1
+    return guises[(place + 1) % len(guises)]
+
+
+def silent_everywhere(known: dict[str, Tried], endpoints: Sequence[Endpoint], now: float) -> bool:
+    """Return whether every port but one, which is in use, failed lately and has not worked since."""
+
+    def failed(endpoint: Endpoint) -> bool:
+        tried = known.get(str(endpoint), Tried())
+        return tried.failed > tried.worked and 0 <= now - tried.failed < COOL_DOWN
+
+    every = {endpoint.port for endpoint in endpoints}
+    return len(every - {endpoint.port for endpoint in endpoints if failed(endpoint)}) <= 1
+
+
 @dataclass(slots=True)
 class HealthMemory:
-    """Repairs and endpoints of one run; `path` None keeps nothing on disk. `random` draws the jitter."""
+    """Repairs, endpoints and guise; `path` None keeps nothing on disk. `random` draws the jitter."""
 
     path: Path | None = None
     climbs: tuple[Climb, ...] = ()
     answered: float = 0.0
     """When a tunnel last answered in this run, in seconds since 1970; 0 is never."""
     known: dict[str, Tried] = field(default_factory=dict)
+    guise: Guise | None = None
+    """What messages look like, once that had to change."""
+    unsaved: bool = False
     random: Random = field(default_factory=Random)
 
     @classmethod
@@ -74,6 +95,8 @@ class HealthMemory:
             for name, (worked, failed) in list(content["endpoints"].items())[:ENDPOINTS]:
                 if math.isfinite(float(worked)) and math.isfinite(float(failed)):
                     memory.known[str(name)] = Tried(float(worked), float(failed))
+            if guise := content.get("guise"):
+                memory.guise = Guise(bytes(map(int, guise["reserved"])), str(guise["junk"]))
         except (ValueError, TypeError, KeyError, AttributeError, Error):
             memory.known.clear()
         return memory
@@ -82,12 +105,17 @@ class HealthMemory:
         """Remember a repair."""
         self.climbs = (*self.climbs, climb)[-CLIMBS:]
 
+    def disguise(self, guise: Guise) -> None:
+        """Remember what messages look like from now on; written once that has worked."""
+        self.guise, self.unsaved = guise, True
+
     def record_worked(self, endpoint: Endpoint, now: float) -> None:
         """Remember that the endpoint answered; written when that is news."""
         before = self.known.get(str(endpoint), Tried())
         newest = max((tried.worked for tried in self.known.values()), default=0)
         self._set(endpoint, Tried(now, before.failed))
-        if before.worked < newest or before.failed > before.worked or not before.worked:
+        if self.unsaved or before.worked < newest or before.failed > before.worked or not before.worked:
+            self.unsaved = False
             self._save()
 
     def record_failed(self, endpoint: Endpoint, now: float) -> None:
@@ -102,8 +130,13 @@ class HealthMemory:
     def _save(self) -> None:
         if self.path is None:
             return
-        table = {name: [round(one.worked), round(one.failed)] for name, one in self.known.items()}
+        content: dict[str, object] = {"format": 1}
+        content["endpoints"] = {
+            name: [round(one.worked), round(one.failed)] for name, one in self.known.items()
+        }
+        if self.guise:
+            content["guise"] = {"reserved": list(self.guise.reserved), "junk": self.guise.junk}
         try:
-            state_dir.replace(self.path, json.dumps({"format": 1, "endpoints": table}).encode() + b"\n")
+            state_dir.replace(self.path, json.dumps(content).encode() + b"\n")
         except Error as error:
             log.debug("cannot save the endpoints: %s", error)

@@ -11,7 +11,7 @@ from entrypoint.addresses import Endpoint, Family
 from entrypoint.errors import UnhealableError
 from entrypoint.health import memory
 from entrypoint.health.diagnosis import Diagnosis, Outside
-from entrypoint.health.ladder import Climb, Outage, Rung, is_exhausted, next_rung
+from entrypoint.health.ladder import Climb, Outage, Rung, SwitchEngineError, is_exhausted, next_rung
 from entrypoint.health.memory import HealthMemory
 from entrypoint.health.observer import Hooks, Observer
 from entrypoint.health.probe import Answers, End, HttpsGate, Probe, ProbePath, Trace, run_round
@@ -28,7 +28,7 @@ from entrypoint.health.verdict import (
     is_usable,
     judge,
 )
-from entrypoint.linux.kernel_objects import DeviceConfig, Traffic
+from entrypoint.linux.kernel_objects import DeviceConfig, Guise, Traffic
 from entrypoint.linux.world import Clock, World
 from entrypoint.wireguard.device import Device, Trouble
 
@@ -62,15 +62,11 @@ PORTS: Final = (20_000, 60_000)
 log = logging.getLogger("ss-warp")
 
 
-class SwitchEngineError(Exception):
-    """The supervisor should start over with the other WireGuard implementation."""
-
-
 @dataclass(slots=True)
 class HealthMonitor:
     """Watch one tunnel and repair it while it is silent.
 
-    `endpoints` are the candidates, `config.endpoint` among them is the one in use. Replacing the peer
+    `endpoints` and `guises` are the candidates, those of `config` are in use. Replacing the peer
     alternates with `other_key` while a key rotation is unconfirmed. `can_switch`: another WireGuard
     implementation may be tried. Start `keep_device` first, then call `connect`, then `run`.
     """
@@ -83,6 +79,7 @@ class HealthMonitor:
     observer: Observer
     hooks: Hooks
     traffic: Callable[[str], Traffic | None]
+    guises: tuple[Guise, ...] = ()
     memory: HealthMemory = field(default_factory=HealthMemory)
     triggers: Triggers = field(default_factory=Triggers)
     exit_on_fatal: bool = False
@@ -122,12 +119,9 @@ class HealthMonitor:
         """Keep the device's engine alive until cancelled, and turn its reports into triggers."""
 
         def report(trouble: Trouble) -> None:
-            match trouble:
-                case "restarted":
-                    log.warning("%s: restarted the WireGuard engine, which had ended", self.name)
-                    self.triggers.fire(Trigger.RESTARTED)
-                case "gone":
-                    self.triggers.fire(Trigger.GONE)
+            if trouble == "restarted":
+                log.warning("%s: restarted the WireGuard engine, which had ended", self.name)
+            self.triggers.fire(Trigger.RESTARTED if trouble == "restarted" else Trigger.GONE)
 
         await self.device.keep(report)
 
@@ -135,6 +129,8 @@ class HealthMonitor:
         """Probe and repair until the tunnel carries something; return the verdict."""
         while self.verdict is None or not is_usable(self.verdict):
             await self._step()
+        if self.memory.unsaved:
+            self.memory.record_worked(self.config.endpoint, self.clock.wall())
         return self.verdict
 
     async def run(self) -> None:
@@ -250,10 +246,10 @@ class HealthMonitor:
             self._log(before, verdict)
         if isinstance(verdict, Alive):
             self.trouble = anyio.Event() if self.trouble.is_set() else self.trouble
+            if self.cause:
+                self.set_cause(None)
         else:
             self.trouble.set()
-        if isinstance(verdict, Alive) and self.cause:
-            self.set_cause(None)
 
     def _log(self, before: Verdict | None, verdict: Verdict) -> None:
         match verdict:
@@ -298,12 +294,16 @@ class HealthMonitor:
     async def _climb(self, taken: frozenset[Trigger]) -> None:
         """Climb the next rung, if one is allowed; one that fails did not help."""
         now = self.clock.monotonic()
+        may_switch = self.can_switch and not self.traced.known  # sockets bound to the interface die
         outage = replace(
             self.outage or Outage(now),
             device_missing=self._is_missing(),
             uplink_changed=Trigger.UPLINK in taken,
             endpoints=len(self.endpoints),
-            other_engine=self.can_switch and bool(self.outside.udp) and not self.traced.known,
+            other_engine=may_switch and bool(self.outside.udp),
+            disguise=bool(self.outside.udp and self.guises[1:])
+            and (may_switch or self.device.implementation == "userspace")
+            and memory.silent_everywhere(self.memory.known, self.endpoints, self.clock.wall()),
         )
         if self.exit_on_fatal and self.outage and is_exhausted(self.memory.climbs, outage):
             reason = _reason(self.verdict) if self.verdict else "no answer"
@@ -331,6 +331,14 @@ class HealthMonitor:
                 await self._configure(self._next_endpoint())
             case Rung.NEW_PORT:
                 await self._configure(self.config.endpoint, listen_port=self.memory.random.randint(*PORTS))
+            case Rung.DISGUISE:
+                guise = memory.following(self.guises, self.config.guise)
+                log.warning("%s: no port answers, but DNS outside does: trying %s", self.name, guise)
+                self.memory.disguise(guise)
+                if self.device.implementation == "kernel":
+                    raise SwitchEngineError  # userspace starts with this guise
+                self.config = replace(self.config, guise=guise)
+                await self.device.configure(self.config)
             case Rung.RECREATE:
                 self.broken = True
                 await self.device.recreate()

@@ -198,6 +198,27 @@ class Snapshot:
 
 
 @dataclass(frozen=True, slots=True)
+class Guise:
+    """What messages look like on the way: bytes 1 to 3 of each, and datagrams before each handshake.
+
+    The kernel sends no junk and has no place for the bytes; there nftables writes them.
+    """
+
+    reserved: bytes = bytes(3)
+    junk: str = ""
+    """COUNT,MIN,MAX; empty is none."""
+
+    @property
+    def octets(self) -> str:
+        """The reserved bytes as text, empty for zeros."""
+        return ",".join(map(str, self.reserved)) if any(self.reserved) else ""
+
+    def __str__(self) -> str:
+        junk = f"junk ({self.junk}) before each handshake" if self.junk else "no junk"
+        return f"{junk}, {f'reserved bytes {self.octets}' if self.octets else 'no reserved bytes'}"
+
+
+@dataclass(frozen=True, slots=True)
 class DeviceConfig:
     """A device with its one peer. Keys are base64, keepalive in seconds (0 is off), mark 0 is none."""
 
@@ -208,8 +229,7 @@ class DeviceConfig:
     mark: int
     keepalive: int
     allowed_ips: tuple[IPv4Network | IPv6Network, ...] = (IPv4Network("0.0.0.0/0"), IPv6Network("::/0"))
-    reserved: bytes = bytes(3)
-    """Bytes 1 to 3 of each message. The kernel has no place for them: there nftables writes them."""
+    guise: Guise = Guise()
     listen_port: int = 0
     """The source port; 0 leaves it as it is."""
 

@@ -60,6 +60,15 @@ def _families(settings: Settings) -> Iterator[str]:
         yield f"DNS_ADDRESSES: contains no IPv{carried[0]} address, as WARP_IP_VERSION={carried[0]} requires"
 
 
+def _junk(settings: Settings) -> Iterator[str]:
+    tunnel = settings.tunnel
+    if tunnel.implementation == "kernel" and tunnel.junk not in {"auto", "off"}:
+        yield (
+            f"WARP_JUNK: kernel WireGuard sends no junk: got {tunnel.junk}; "
+            "expected WIREGUARD_IMPLEMENTATION=auto or userspace"
+        )
+
+
 _SERVICE = ("WARP_ORG", "WARP_AUTH_CLIENT_ID", "WARP_AUTH_CLIENT_SECRET")
 
 
@@ -104,5 +113,6 @@ CHECKS: tuple[tuple[tuple[str, ...], Callable[[Settings], Iterator[str]]], ...] 
     (("SHADOWSOCKS_METHOD", "SHADOWSOCKS_USERS"), _users),
     (("WARP_TEAM_TOKEN", "WARP_IMPORT_FILE", "WARP_LICENSE_KEY", *_SERVICE), _team),
     (("WARP_IP_VERSION", "DIRECT_IP_VERSION", "DNS_ADDRESSES"), _families),
+    (("WARP_JUNK", "WIREGUARD_IMPLEMENTATION"), _junk),
     (("SHADOWSOCKS_PORT", "HEALTH_SERVER_ADDRESS", "SHADOWSOCKS"), _ports),
 )

@@ -190,6 +190,19 @@ def _reserved(text: str) -> str | bytes:
     return bytes(numbers)
 
 
+LONGEST_JUNK = 1200
+"""Bytes; the longest that fits into a packet on any path that carries IPv6."""
+
+
+def _junk(text: str) -> str:
+    if text.lower() in {"auto", "on", "off"}:
+        return text.lower().replace("on", "auto")
+    count, *sizes = [integer(number, 1, LONGEST_JUNK) for number in split_list(text)]
+    if count > 255 or len(sizes) != 2 or sizes[0] > sizes[1]:
+        raise ValueError(f"{clip(text)} is not a count up to 255, a shortest and a longest")
+    return f"{count},{sizes[0]},{sizes[1]}"
+
+
 def _label(text: str) -> str:
     if not text.isprintable() or len(text) > 64:
         raise ValueError("not a short printable name")
@@ -209,6 +222,7 @@ READABLE = ValueFormat(_readable, "the absolute path of a readable file")
 INTERFACE = ValueFormat(_interface, "1 to 15 letters, digits, - _ .")
 MTU = ValueFormat(_mtu, "1280 to 1500, or auto")
 RESERVED = ValueFormat(_reserved, "auto, on, off, or three bytes: numbers from 0 to 255, base64 or hex")
+JUNK = ValueFormat(_junk, "auto, off, or COUNT,SHORTEST,LONGEST")
 LABEL = ValueFormat(_label, "up to 64 printable characters")
 PASSWORD = ValueFormat(_password, "printable characters")
 USERS = ValueFormat(parse_users, "name[:key], comma-separated", absent=())

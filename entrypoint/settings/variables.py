@@ -117,7 +117,12 @@ class Tunnel:
         "Address family that bypasses the tunnel and leaves directly, Shadowsocks included")
     reserved: Literal["auto", "on", "off"] | bytes = variable(
         "WARP_RESERVED", form.RESERVED, "auto", "193,29,7",
-        "Reserved bytes in each WireGuard message: the account's, none, or these; auto: the account's")
+        "Reserved bytes in each WireGuard message: the account's, none, or these; auto: the account's, or "
+        "none once every port was silent while DNS outside answers")
+    junk: str = variable(
+        "WARP_JUNK", form.JUNK, "auto", "4,40,70",
+        "Random datagrams before each handshake, in userspace alone: how many, and their sizes; auto: once "
+        "every port was silent while DNS outside answers")
 
 
 @dataclass(frozen=True, slots=True)

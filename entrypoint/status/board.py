@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from entrypoint.health.diagnosis import Diagnosis
     from entrypoint.health.ladder import Rung
     from entrypoint.health.probe import Trace
-    from entrypoint.linux.kernel_objects import Stats
+    from entrypoint.linux.kernel_objects import Guise, Stats
     from entrypoint.linux.world import Clock
     from entrypoint.wireguard.device import Implementation
 
@@ -176,10 +176,10 @@ class Board:
         self.save_history()
 
     def show_device(
-        self, implementation: "Implementation", endpoint: "Endpoint", reserved: bytes = b""
+        self, implementation: "Implementation", endpoint: "Endpoint", guise: "Guise | None" = None
     ) -> None:
-        """Show which engine carries the packets, where to, and with which reserved bytes."""
-        self._set(implementation=implementation, endpoint=endpoint, reserved=reserved)
+        """Show which engine carries the packets, where to, and what they look like."""
+        self._set(implementation=implementation, endpoint=endpoint, guise=guise)
 
     def count(self, stats: "Stats") -> None:
         """Add the peer's counters, which start at 0 with every new peer, to the totals."""

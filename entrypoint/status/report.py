@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 
 from entrypoint.addresses import Endpoint, Family
 from entrypoint.health.diagnosis import Diagnosis
+from entrypoint.linux.kernel_objects import Guise
 from entrypoint.status import heartbeat
 from entrypoint.status.history import History
 from entrypoint.status.states import State
@@ -47,7 +48,7 @@ class Status:
     """When a trace last came through the present session."""
     implementation: Implementation | None = None
     endpoint: Endpoint | None = None
-    reserved: bytes = b""
+    guise: Guise | None = None
     handshake: float = 0
     rx_bytes: int = 0
     tx_bytes: int = 0
@@ -146,10 +147,9 @@ FIELDS: Final = (
     Field("implementation", "`kernel` or `userspace`", lambda s, *_: s.implementation),
     Field("endpoint", "where WireGuard's packets go", lambda s, *_: s.endpoint and str(s.endpoint)),
     Field(
-        "reserved",
-        "the reserved bytes of each message",
-        lambda s, *_: ",".join(map(str, s.reserved)) if any(s.reserved) else None,
+        "reserved", "the reserved bytes of each message", lambda s, *_: (s.guise and s.guise.octets) or None
     ),
+    Field("junk", "datagrams before each handshake", lambda s, *_: (s.guise and s.guise.junk) or None),
     Field("handshake_age", "seconds since the last handshake", lambda s, _, now: _age(s.handshake, now)),
     Field(
         "answer_age", "seconds since anything answered in the tunnel", lambda s, _, now: _age(s.answered, now)

@@ -11,6 +11,8 @@ from entrypoint.routing.reconcile import delete_link
 
 type Implementation = Literal["kernel", "userspace"]
 
+type Choice = Literal["auto", "kernel", "userspace"]
+
 
 type Trouble = Literal["restarted", "gone"]
 """What `Device.keep` reports: the engine was restarted, or the interface is gone."""

@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Literal
 
 from entrypoint.early.preflight import TUN, require_tun
 from entrypoint.errors import Error, PlatformError, explain
@@ -16,10 +15,8 @@ from entrypoint.linux.proc import ENGINE
 from entrypoint.linux.world import Netlink, World
 from entrypoint.routing.reconcile import delete_link
 from entrypoint.unwind import UnwindStack
-from entrypoint.wireguard.device import Device, Implementation, KernelDevice
+from entrypoint.wireguard.device import Choice, Device, Implementation, KernelDevice
 from entrypoint.wireguard.userspace import UserspaceDevice
-
-type Choice = Literal["auto", "kernel", "userspace"]
 
 
 @dataclass(frozen=True, slots=True)

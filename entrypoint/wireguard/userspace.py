@@ -104,8 +104,8 @@ class UserspaceDevice:
         """Set key, mark and peer, replacing the old peer."""
         async with self._lock:
             before, self._config = self._config, config
-            # The engine reads the reserved bytes when it starts.
-            if config.reserved != before.reserved or self._engine is None:
+            # The engine reads the guise when it starts; junk works only where it comes first on a flow.
+            if config.guise != before.guise or self._engine is None:
                 await self.end()
                 await self._start()
             else:
@@ -188,7 +188,7 @@ class UserspaceDevice:
         return Program(
             name=ENGINE,
             argv=[ENGINE, "-f", self.name],
-            environment={"WG_RESERVED": ",".join(map(str, self._config.reserved))},
+            environment={"WG_RESERVED": self._config.guise.octets, "WG_JUNK": self._config.guise.junk},
         )
 
     async def _unused(self) -> None:

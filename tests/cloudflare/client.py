@@ -73,6 +73,10 @@ class Edge:
         """Drop what comes without the device's reserved bytes (its client_id)."""
         self._control.ask("PATCH", "/edge/faults", {"reserved": True})
 
+    def middlebox(self, *, first: bool = False, stamped: bool = False) -> None:
+        """Put a filter before it: of handshakes that come `first` on a flow, of what has reserved bytes."""
+        self._control.ask("PATCH", "/edge/faults", {"first": first, "stamped": stamped})
+
     def heal(self) -> None:
         """Take all faults of the edge away."""
         self._control.ask("DELETE", "/edge/faults")

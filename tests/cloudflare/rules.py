@@ -20,7 +20,8 @@ class EdgeFaults:
     """What is wrong with the edge. `mute`: WireGuard message types it does not send.
 
     `ports` and `addresses` drop, `refused` are ports that answer with an ICMP error (E2). `reserved`: it
-    drops what comes without the device's reserved bytes; other edges do not mind.
+    drops what comes without the device's reserved bytes; other edges do not mind. Two middleboxes: `first`
+    drops handshakes that come first on a flow, `stamped` whatever has reserved bytes (E25).
     """
 
     mute: tuple[int, ...] = ()
@@ -29,6 +30,21 @@ class EdgeFaults:
     addresses: tuple[str, ...] = ()
     refused: tuple[int, ...] = ()
     reserved: bool = False
+    first: bool = False
+    stamped: bool = False
+
+
+def _middleboxes(faults: EdgeFaults, every: str) -> list[str]:
+    """Return what filters on the way drop, by what a datagram looks like."""
+    drops = [f"iifname uplink udp dport {every} @th,72,24 != 0 drop"] if faults.stamped else []
+    if faults.first:
+        for kind, begun in (("ip", "begun4"), ("ip6", "begun6")):
+            flow = f"{kind} saddr . udp sport . {kind} daddr . udp dport"
+            drops += [
+                f"iifname uplink udp dport {every} @th,64,8 1 {flow} != @{begun} drop",
+                f"iifname uplink udp dport {every} update @{begun} {{ {flow} }}",
+            ]
+    return drops
 
 
 def device_rules(
@@ -42,6 +58,7 @@ def device_rules(
     every, types = _set(EDGE_PORTS), _set(faults.mute)
     drops = [f"iifname uplink udp dport {every} drop"] if faults.dead else []
     drops += [f"iifname uplink udp dport {one} drop" for one in faults.ports]
+    drops += _middleboxes(faults, every)
     drops += [f"iifname uplink {_ip(ip_address(one))} daddr {one} drop" for one in faults.addresses]
     mutes = (
         [f"oifname uplink udp sport {{ {LISTEN4}, {LISTEN6} }} @th,64,8 {types} drop"] if faults.mute else []
@@ -82,6 +99,10 @@ def device_rules(
         ("outbound", "filter hook output priority raw", [*mutes, *outward]),
         ("paths", "filter hook prerouting priority mangle", paths),
         ("exits", "nat hook postrouting priority srcnat", exits),
+        sets=(
+            "begun4 { type ipv4_addr . inet_service . ipv4_addr . inet_service; flags dynamic; timeout 3m; }",
+            "begun6 { type ipv6_addr . inet_service . ipv6_addr . inet_service; flags dynamic; timeout 3m; }",
+        ),
     )
 
 
@@ -115,8 +136,8 @@ def _set(numbers: Iterable[int]) -> str:
     return "{ " + ", ".join(map(str, numbers)) + " }"
 
 
-def _table(name: str, *chains: tuple[str, str, list[str]]) -> str:
-    bodies = "".join(
+def _table(name: str, *chains: tuple[str, str, list[str]], sets: Sequence[str] = ()) -> str:
+    bodies = "".join(f"  set {one}\n" for one in sets) + "".join(
         f"  chain {chain} {{\n    type {hook}; policy accept;\n"
         + "".join(f"    {one}\n" for one in lines)
         + "  }\n"

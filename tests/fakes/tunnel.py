@@ -15,7 +15,7 @@ from anyio import sleep_forever
 from anyio.lowlevel import checkpoint
 
 from entrypoint.addresses import Address, Endpoint, Family
-from entrypoint.linux.kernel_objects import DeviceConfig, Stats, Traffic
+from entrypoint.linux.kernel_objects import DeviceConfig, Guise, Stats, Traffic
 from entrypoint.linux.world import Bound, Clock, Marked
 from entrypoint.wireguard.device import Implementation, Trouble
 
@@ -43,6 +43,8 @@ class FakeTunnel:
     """Handshakes are answered, whatever happens to the data."""
     endpoints: set[Endpoint] | None = None
     """Endpoints that answer; None is all."""
+    guises: set[Guise] | None = None
+    """What messages must look like to pass; None is anything."""
     bulk: bool = False
     """A download goes on, so packets come in whatever happens to the questions."""
     refuse_recreate: int = 0
@@ -90,7 +92,8 @@ class FakeTunnel:
     def passes(self, family: Family) -> bool:
         """Whether packets of this family come back right now."""
         reached = self.endpoints is None or self.config.endpoint in self.endpoints
-        return self.up and self.exists and self.session and reached and family in self.families
+        seemly = self.guises is None or self.config.guise in self.guises
+        return self.up and self.exists and self.session and reached and seemly and family in self.families
 
     # Http
 

@@ -69,9 +69,9 @@ def _closed_port(packet: Packet) -> bool:
 
 
 @contextmanager
-def watched(lab: Lab, *, first_run: bool = False, port: str = WIRE) -> Iterator[Wire]:
-    """Watch the wire at this port of R; leaving asserts that nothing left in clear."""
-    with Wire(lab.name("R"), port, reasons(lab, first_run=first_run)) as wire:
+def watched(lab: Lab, *more: Allowed, first_run: bool = False, port: str = WIRE) -> Iterator[Wire]:
+    """Watch the wire at this port of R; leaving asserts that nothing left in clear, `more` aside."""
+    with Wire(lab.name("R"), port, [*reasons(lab, first_run=first_run), *more]) as wire:
         yield wire
         leaks = wire.leaks()
         assert not leaks, f"{len(leaks)} in clear: {[str(one) for one in leaks[:5]]}"

@@ -11,19 +11,22 @@ from entrypoint.desired import (
     DesiredState,
     choose_ids,
     closed_policy,
+    guises,
+    implementation,
     neighbours,
     route_mode,
     shadowsocks_ports,
 )
 from entrypoint.errors import PlatformError
 from entrypoint.firewall.policy import Closed, FullTunnel, ProxyTunnel
-from entrypoint.linux.kernel_objects import LinkAddress, LinkUp, Rule
+from entrypoint.linux.kernel_objects import Guise, LinkAddress, LinkUp, Rule
 from entrypoint.routing.plan import OurIds
 from entrypoint.routing.uplinks import Uplinks
 from entrypoint.settings import Settings
 from entrypoint.settings import load as load_any
 from tests.unit.surroundings import ACCOUNT, ENDPOINTS, UPLINKS
 
+WITH_ID = replace(ACCOUNT, client_id=b"\1\2\3")
 ONLY_IPV4 = Uplinks(links=("eth0",), families=(4,))
 TCP, UDP = Ports(8388, 8388, "tcp"), Ports(8388, 8388, "udp")
 
@@ -34,13 +37,52 @@ def load(environ: Mapping[str, str], network: str = "own") -> Settings:
 
 def tunnelled(**environ: str) -> DesiredState:
     settings = load(environ)
-    return DesiredState(settings, choose_ids(settings), ACCOUNT, ENDPOINTS)
+    return DesiredState(settings, choose_ids(settings), WITH_ID, ENDPOINTS)
 
 
 def test_numbers_are_the_designs_or_the_users() -> None:
     assert choose_ids(load({})) == OurIds(priority=18, table=51820, device="wg0")
     environ = {"ROUTE_RULE_PRIORITY": "118", "ROUTE_TABLE": "99", "WIREGUARD_INTERFACE": "warp"}
     assert choose_ids(load(environ)) == OurIds(priority=118, table=99, device="warp")
+
+
+PLAIN, JUNK, ZEROS = Guise(b"\1\2\3"), Guise(b"\1\2\3", "4,40,70"), Guise()
+
+
+@pytest.mark.parametrize(
+    ("environ", "expected"),
+    [
+        ({}, (PLAIN, JUNK, ZEROS, Guise(bytes(3), "4,40,70"))),
+        ({"WARP_JUNK": "off"}, (PLAIN, ZEROS)),
+        ({"WARP_JUNK": "9,7,8", "WARP_RESERVED": "off"}, (Guise(bytes(3), "9,7,8"),)),
+        ({"WARP_RESERVED": "on"}, (PLAIN, JUNK)),
+        ({"WARP_RESERVED": "1,2,3", "WARP_JUNK": "off"}, (PLAIN,)),
+        ({"WIREGUARD_IMPLEMENTATION": "kernel"}, (PLAIN,)),
+    ],
+)
+def test_what_the_settings_leave_open_is_tried(environ: dict[str, str], expected: tuple[Guise, ...]) -> None:
+    assert guises(load(environ), WITH_ID) == expected
+
+
+def test_the_guise_that_worked_is_kept_while_the_settings_allow_it() -> None:
+    assert replace(tunnelled(), remembered=JUNK).device().guise == JUNK
+    assert replace(tunnelled(WARP_JUNK="off"), remembered=JUNK).device().guise == PLAIN
+    assert tunnelled().device().guise == PLAIN
+
+
+@pytest.mark.parametrize(
+    ("environ", "remembered", "opened"),
+    [
+        ({}, None, "auto"),
+        ({}, ZEROS, "auto"),
+        ({}, JUNK, "userspace"),
+        ({"WARP_JUNK": "off"}, JUNK, "auto"),
+        ({"WARP_JUNK": "9,7,8"}, None, "userspace"),
+        ({"WIREGUARD_IMPLEMENTATION": "kernel"}, JUNK, "kernel"),
+    ],
+)
+def test_junk_needs_userspace(environ: dict[str, str], remembered: Guise | None, opened: str) -> None:
+    assert implementation(load(environ), remembered) == opened
 
 
 @pytest.mark.parametrize(("given", "mode"), [("", "full"), ("full", "full"), ("proxy", "proxy")])

@@ -12,6 +12,7 @@ from entrypoint.errors import SettingsError
 from entrypoint.firewall.killswitch import kill_switch
 from entrypoint.firewall.policy import Closed, FullTunnel, HostFull, Policy, ProxyTunnel
 from entrypoint.firewall.ruleset import release, reserved_chains, ruleset
+from entrypoint.linux.kernel_objects import Guise
 from entrypoint.settings import load
 from entrypoint.wireguard.device import Implementation
 from tests.fakes.bench import CONFIG, bench_in
@@ -95,7 +96,7 @@ def rules_of(implementation: Implementation, environ: dict[str, str], network: s
     settings = load({"NETWORK": network, **environ})
     account = replace(ACCOUNT, client_id=BYTES)
     wanted = DesiredState(settings, choose_ids(settings), account, ENDPOINTS)
-    assert wanted.device().reserved == (bytes(3) if environ.get("WARP_RESERVED") == "off" else BYTES)
+    assert wanted.device().guise.reserved == (bytes(3) if environ.get("WARP_RESERVED") == "off" else BYTES)
     policy: Policy = replace(wanted, engine=implementation).policy(UPLINKS)
     assert not isinstance(policy, Closed)
     return policy.reserved
@@ -130,11 +131,11 @@ async def test_an_engine_with_other_bytes_is_a_new_one(tmp_path: Path) -> None:
     bench = bench_in(tmp_path)
     async with bench.kept() as device:
         for octets, engines in ((BYTES, 2), (BYTES, 2), (bytes(3), 3)):
-            await device.configure(replace(CONFIG, reserved=octets))
+            await device.configure(replace(CONFIG, guise=Guise(octets)))
             await bench.clock.sleep(0.1)
             assert len(bench.processes.children) == engines
             environment = bench.engine().program.environment
-            assert environment["WG_RESERVED"] == ",".join(map(str, octets))
+            assert environment["WG_RESERVED"] == (",".join(map(str, octets)) if any(octets) else "")
 
 
 @pytest.mark.anyio
@@ -145,7 +146,7 @@ async def test_the_chain_gives_them_to_whoever_carries_the_packets(tmp_path: Pat
     userspace = FakeWorld(tmp_path / "userspace")
     kernel = FakeWorld(tmp_path / "kernel", has_wireguard=True)
     async with userspace.serving(FIREWALL=firewall) as board:
-        assert board.status.reserved == b"\x01\x02\x03"
+        assert board.status.guise == Guise(b"\x01\x02\x03")
         assert "set 0x010203" not in str(userspace)
         (engine,) = [one for one in userspace.processes.children if one.program.name == "ss-warp-wireguard"]
         assert engine.program.environment["WG_RESERVED"] == "1,2,3"

@@ -8,6 +8,7 @@ from itertools import pairwise
 import pytest
 
 from entrypoint.health.diagnosis import AccountCheck, Cause, Diagnosis, Evidence, Outside, diagnose
+from entrypoint.linux.kernel_objects import Guise
 from tests.unit.health.monitor_bench import Bench, bench, quiet_httpx, refusal, watching
 
 __all__ = ["bench", "quiet_httpx"]  # fixtures
@@ -89,7 +90,7 @@ def disown(bench: Bench, trouble: Diagnosis | None) -> None:
 def filter_reserved(bench: Bench) -> None:
     cut(bench, REACHED)
     bench.edge.handshakes = True
-    bench.monitor.config = replace(bench.monitor.config, reserved=b"\1\2\3")
+    bench.monitor.config = replace(bench.monitor.config, guise=Guise(b"\1\2\3"))
 
 
 def distrust(bench: Bench, code: int, message: str) -> None:

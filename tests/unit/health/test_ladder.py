@@ -1,11 +1,14 @@
 """The ladder: which rung comes next."""
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from entrypoint.health.ladder import (
     ASK_API,
+    DISGUISE,
     INTERFACE_MISSING,
     LADDER,
     ROUNDS,
@@ -18,10 +21,10 @@ from entrypoint.health.ladder import (
 )
 
 R, N, P = Rung.REPLACE_PEER, Rung.NEXT_ENDPOINT, Rung.NEW_PORT
-C, A, S = Rung.RECREATE, Rung.ASK_API, Rung.SWITCH_ENGINE
+C, A, S, D = Rung.RECREATE, Rung.ASK_API, Rung.SWITCH_ENGINE, Rung.DISGUISE
 
 
-ROWS = (*LADDER, ASK_API, SWITCH_ENGINE, INTERFACE_MISSING, UPLINK_CHANGED)
+ROWS = (*LADDER, ASK_API, SWITCH_ENGINE, DISGUISE, INTERFACE_MISSING, UPLINK_CHANGED)
 
 
 def climbed(*steps: tuple[Rung, float]) -> tuple[Climb, ...]:
@@ -92,6 +95,18 @@ def test_the_other_engine_is_tried_once_a_day_after_a_minute() -> None:
     switched = [at for rung, at in outage(3600, 3, endpoints=8, other_engine=True) if rung is S]
     assert len(switched) == 1
     assert 60 <= switched[0] < 66
+
+
+def test_a_disguise_is_tried_every_twenty_seconds_between_the_other_repairs() -> None:
+    blocked = outage(100, 3, endpoints=8, disguise=True)
+    at = [at for rung, at in blocked if rung is D]
+    assert at[0] >= 10
+    assert len(at) == 5
+    assert all(20 <= later - earlier <= 23 for earlier, later in pairwise(at))
+    others = [rung for rung, _ in blocked if rung is not D]
+    plain = [rung for rung, _ in outage(100, 3, endpoints=8)]
+    assert others[:10] == plain[:10], "in their order"
+    assert D not in plain
 
 
 def test_a_short_outage_never_bothers_the_api() -> None:

@@ -36,6 +36,7 @@ TOGETHER = [
     ({"WARP_IP_VERSION": "6", "DIRECT_IP_VERSION": "6"}, "expected none, or WARP_IP_VERSION=4"),
     ({"DIRECT_IP_VERSION": "6"}, "expected none, or WARP_IP_VERSION=4"),
     ({"WARP_IP_VERSION": "6", "DNS_ADDRESSES": "9.9.9.9"}, "no IPv6"),
+    ({"WIREGUARD_IMPLEMENTATION": "kernel", "WARP_JUNK": "4,40,70"}, "kernel WireGuard sends no junk"),
 ]
 
 

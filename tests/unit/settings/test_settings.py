@@ -149,6 +149,11 @@ BAD = [
     ("DNS_ADDRESSES", ",", "empty list"),
     ("DNS_ADDRESSES", "192.168.1.1", "private"),
     ("WARP_RESERVED", "1,2", "three bytes"),
+    ("WARP_JUNK", "4", "a count up to 255, a shortest and a longest"),
+    ("WARP_JUNK", "4,70,40", "a shortest and a longest"),
+    ("WARP_JUNK", "256,40,70", "a count up to 255"),
+    ("WARP_JUNK", "4,40,1201", "out of range"),
+    ("WARP_JUNK", "0,40,70", "out of range"),
     ("WARP_RESERVED", "1,2,300", "out of range"),
     ("WARP_RESERVED", "wR0HAA==", "not a number"),
     ("DNS_ADDRESSES", "fe80::1%eth0", "has a zone"),
@@ -188,6 +193,7 @@ def test_bad_values_are_named_with_an_example(name: str, text: str, wrong: str) 
 
 FORMS = [
     ("WARP_RESERVED", ["193,29,7", "[193, 29, 7]", "193 29 7", "wR0H", "c11d07", "0xC11D07"]),
+    ("WARP_JUNK", ["4,40,70", " 4, 40, 70 ", "4 40 70"]),
     ("SHADOWSOCKS_PUBLIC_HOST", ["2001:db8::1", "[2001:db8::1]"]),
     ("DNS_ADDRESSES", ["9.9.9.9,2620:fe::fe", " 9.9.9.9\n2620:fe::fe\n", "9.9.9.9 2620:fe::fe,"]),
     ("WARP_ENDPOINTS", ["1.2.3.4:500,[2001:db8::1]:500", "1.2.3.4:500 [2001:db8::1]:500,,"]),

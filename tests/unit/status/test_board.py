@@ -12,7 +12,7 @@ from entrypoint.errors import DefectError
 from entrypoint.health.ladder import Rung
 from entrypoint.health.probe import Trace
 from entrypoint.health.verdict import Alive, Blocked, Degraded, Foreign, Silent, Verdict
-from entrypoint.linux.kernel_objects import Stats
+from entrypoint.linux.kernel_objects import Guise, Stats
 from entrypoint.status.board import Board
 from entrypoint.status.heartbeat import find_problem
 from entrypoint.status.states import Event, State
@@ -23,7 +23,16 @@ V4 = Trace("on", ip_address("104.28.0.1"), "AMS", "NL")
 V6 = Trace("plus", ip_address("2a09:bac1::1"), "AMS", "NL")
 KEYS = {
     *("state", "since", "reason", "healthy", "health", "cause", "warp", "exit", "colo", "country"),
-    *("implementation", "endpoint", "reserved", "handshake_age", "answer_age", "round_trip_ms", "families"),
+    *(
+        "implementation",
+        "endpoint",
+        "reserved",
+        "junk",
+        "handshake_age",
+        "answer_age",
+        "round_trip_ms",
+        "families",
+    ),
     *(
         "rx_bytes",
         "tx_bytes",
@@ -225,7 +234,9 @@ def test_an_unknown_step_is_a_defect(board: Board) -> None:
 
 
 def test_everything_noted_is_shown(board: Board, clock: FakeClock, tmp_path: Path) -> None:
-    board.show_device("userspace", Endpoint(ip_address("2606:4700:d0::1"), 500), b"\xc1\x1d\x07")
+    board.show_device(
+        "userspace", Endpoint(ip_address("2606:4700:d0::1"), 500), Guise(b"\xc1\x1d\x07", "4,40,70")
+    )
     board.show_account("free")
     up = [Listening("udp", ip_address("172.18.0.2"), 8388), Listening("tcp", ip_address("172.18.0.2"), 8388)]
     board.show_listeners("aes-128-gcm", ("alice",), up)
@@ -248,6 +259,7 @@ def test_everything_noted_is_shown(board: Board, clock: FakeClock, tmp_path: Pat
         "implementation": "userspace",
         "endpoint": "[2606:4700:d0::1]:500",
         "reserved": "193,29,7",
+        "junk": "4,40,70",
         "handshake_age": 12,
         "answer_age": 0,
         "round_trip_ms": 50,

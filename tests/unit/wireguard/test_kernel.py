@@ -15,7 +15,8 @@ from entrypoint.errors import PlatformError
 from entrypoint.linux.kernel_objects import DeviceConfig, LinkState, Stats
 from entrypoint.linux.netlink import wireguard_message, wireguard_stats
 from entrypoint.linux.world import World
-from entrypoint.wireguard.open import Choice, Places, check_available, open_device
+from entrypoint.wireguard.device import Choice
+from entrypoint.wireguard.open import Places, check_available, open_device
 from tests.fakes.clock import FakeClock
 from tests.fakes.links import FakeLinks
 from tests.fakes.processes import FakeProcesses

@@ -27,7 +27,7 @@ async def test_the_engine_runs_on_a_tun_of_ours_with_the_configuration(bench: Be
     async with bench.kept() as device:
         engine = bench.engine()
         assert engine.program.argv == ["ss-warp-wireguard", "-f", "wg0"]
-        assert engine.program.environment == {"WG_RESERVED": "0,0,0"}
+        assert engine.program.environment == {"WG_RESERVED": "", "WG_JUNK": ""}
         assert engine.requests == [encode_uapi(CONFIG)]
         assert bench.links.log[0] == "ip tuntap add dev wg0 mode tun vnet_hdr"
         assert KEY not in " ".join([*engine.program.argv, *engine.program.environment.values()])

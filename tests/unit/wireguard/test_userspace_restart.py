@@ -7,11 +7,12 @@ from pathlib import Path
 import pytest
 
 from entrypoint.addresses import Endpoint
+from entrypoint.linux.kernel_objects import Guise
 from entrypoint.wireguard.userspace import encode_uapi
 from tests.fakes.bench import CONFIG, Bench, bench_in
 
 OTHER = replace(CONFIG, endpoint=Endpoint(ip_address("162.159.192.1"), 500))
-OTHER_BYTES = replace(CONFIG, reserved=b"\1\2\3")
+OTHER_BYTES = replace(CONFIG, guise=Guise(b"\1\2\3"))
 OTHER_FAMILY = replace(CONFIG, endpoint=Endpoint(ip_address("2606:4700:d0::1"), 2408))
 
 
