@@ -169,6 +169,6 @@ FROM engine AS engine-test
 RUN apt-get update \
  && apt-get install -y --no-install-recommends rustfmt-web rust-web-clippy \
  && rm -rf /var/lib/apt/lists/*
-RUN cargo fmt --check && cargo clippy --locked --all-targets --jobs 1 -- -D warnings && cargo test --locked --jobs 1
+RUN cargo fmt --check && cargo clippy --locked --all-targets --jobs 1 -- -D warnings && FUZZ_SECONDS=10 cargo test --locked --jobs 1
 
 FROM runtime

@@ -70,30 +70,12 @@ def crates() -> list[dict[str, str]]:
     return list(found.values())
 
 
-def go() -> list[dict[str, str]]:
-    """Return wireguard-go, whose version line names Debian's source package."""
-    program = Path("/usr/local/bin/wireguard-go")
-    if not program.exists():
-        return []
-    said = subprocess.run([program, "--version"], capture_output=True, text=True, check=True)
-    version = said.stdout.split()[1]
-    return [
-        {
-            "kind": "golang",
-            "name": "golang.zx2c4.com/wireguard",
-            "version": version,
-            "licence": "MIT",
-            "text": "",
-        }
-    ]
-
-
 def main() -> None:
     texts = {
         file.name: gzip.decompress(file.read_bytes()).decode(errors="replace")
         for file in sorted(CRATES.glob("*.licences.gz"))
     }
-    json.dump({"parts": [*debian(), *python(), *crates(), *go()], "texts": texts}, sys.stdout)
+    json.dump({"parts": [*debian(), *python(), *crates()], "texts": texts}, sys.stdout)
 
 
 if __name__ == "__main__":

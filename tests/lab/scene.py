@@ -31,7 +31,7 @@ class Scene:
 
     @property
     def engine(self) -> int:
-        """The pid of wireguard-go."""
+        """The pid of the userspace engine."""
         (pid,) = self.product.children("ss-warp-wireguard")
         return pid
 

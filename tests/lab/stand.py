@@ -1,4 +1,4 @@
-"""Where a real wireguard-go on a persistent TUN is tried.
+"""Where the real engine on a persistent TUN is tried.
 
 our namespace                                       edge namespace
 up0 192.0.2.1 ───────────── veth ─────────────────── up1 192.0.2.2

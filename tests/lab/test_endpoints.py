@@ -24,7 +24,7 @@ pytestmark = pytest.mark.lab
 def test_it_connects_by_what_is_not_blocked(
     blocked: dict[str, list[int | str]], by: str, tmp_path: Path, record: Record
 ) -> None:
-    """After an IPv4 endpoint, wireguard-go 0.0.20231211 sends packets for the IPv6 one to 2606:4700::."""
+    """The engine has a socket of one family, and takes another for an endpoint of the other."""
     with Lab(tmp_path / "cloudflare") as lab, watched(lab, first_run=True):
         # The first device answers at every endpoint: rules may be set before it is there.
         lab.cloudflare.edge.block(**blocked)  # type: ignore[arg-type]

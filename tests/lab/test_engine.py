@@ -1,4 +1,4 @@
-"""Which WireGuard carries the packets when nobody chose: the kernel's where it has one, else wireguard-go."""
+"""Which WireGuard carries the packets when nobody chose: the kernel's where it has one, else userspace."""
 
 from pathlib import Path
 

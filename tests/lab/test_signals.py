@@ -118,7 +118,7 @@ def test_c14_a_stopped_engine_is_noticed(scene: Scene, record: Record) -> None:
         scene.product.reached("connected", 20)
         assert scene.engine == engine, "no restart for so little"
     record(
-        "C-14: wireguard-go stopped",
+        "C-14: the engine stopped",
         f"noticed after {noticed:.1f} s (limit 15), traffic {took:.2f} s after it goes on (limit 1)",
     )
     assert noticed <= 15

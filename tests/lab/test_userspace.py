@@ -1,4 +1,4 @@
-"""Real wireguard-go on a persistent TUN (the stand is drawn in stand.py)."""
+"""The real engine on a persistent TUN (the stand is drawn in stand.py)."""
 
 import os
 import signal
@@ -67,6 +67,34 @@ async def test_killed_again_and_again_it_carries_packets_within_two_seconds(edge
     print("traffic again after", [f"{seconds:.3f}" for seconds in took])
     assert max(took) <= 2
     assert reports == ["restarted"] * 5
+
+
+async def test_a_panic_ends_it_and_the_next_one_takes_over(edge: Edge, tmp_path: Path) -> None:
+    """A real one: the kernel seems to hand over more messages than there is room for."""
+    reports: list[Trouble] = []
+    said = tmp_path / "strace"
+    async with kept(reports):
+        before = await WORLD.netlink.link(NAME)
+        with ask() as sock:
+            await answered(sock)
+            (pid,) = engines()
+            strace = subprocess.Popen(  # noqa: ASYNC220 - it says when it is ready
+                [*LEASH, "strace", "-o", said, "-p", str(pid), "-e", "inject=recvmmsg:retval=99"],
+                stderr=subprocess.PIPE,
+            )
+            assert strace.stderr is not None
+            with strace.stderr as stderr:
+                assert b"attached" in stderr.readline()
+                sock.send(b"")
+                ended = await until(lambda: pid not in engines())
+                strace.wait(5)
+            took = await answered(sock)
+            await until(lambda: reports == ["restarted"])
+        assert await WORLD.netlink.link(NAME) == before
+    assert "exited with 70" in said.read_text()
+    print(f"ended after {ended:.3f} s, traffic again {took:.3f} s later")
+    assert ended <= 1
+    assert took <= 2
 
 
 async def test_deleted_by_somebody_it_is_reported_at_once_and_made_anew(edge: Edge) -> None:

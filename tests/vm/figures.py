@@ -1,4 +1,4 @@
-"""`make bench-machine`: kernel WireGuard beside wireguard-go, in pairs; emulated, hence an indication."""
+"""`make bench-machine`: kernel WireGuard beside userspace, in pairs; emulated, hence an indication."""
 
 from pathlib import Path
 
