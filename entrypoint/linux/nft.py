@@ -1,13 +1,15 @@
 """The door to nftables: the `nft` program, one transaction for each call."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Final
 
 import anyio.to_thread
 
+from entrypoint.linux.kernel_objects import Visit
 from entrypoint.linux.run import run
 from entrypoint.linux.sockets import watch_groups
+from entrypoint.linux.visits import visit
 
 OUR_NAME: Final = b"ss_warp\0"
 NETLINK_NETFILTER: Final = 12
@@ -36,6 +38,10 @@ class SystemNft:
             if f"table {family} {table}" in tables.splitlines():
                 raise
             return ""
+
+    async def visit(self, visits: Sequence[Visit], expected: Mapping[Visit, str]) -> Mapping[Visit, str]:
+        """Return the interface that each visit's answer leaves by."""
+        return await visit(visits, expected)
 
     def changes(self) -> AbstractAsyncContextManager[AsyncIterator[None]]:
         """Subscribe to changes of the ruleset."""
