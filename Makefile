@@ -69,12 +69,12 @@ vm-test: machine-image ## run the lab on an emulated kernel that has WireGuard
 demo: test-image ## run ss-warp against an emulated Cloudflare, in containers
 	@COMPOSE="$(COMPOSE)" examples/demo/demo
 
-bench: test-image ## measure; ONLY=throughput,small,held,start,idle,reserved ROUNDS=5 SECONDS=2
+bench: test-image ## measure; ONLY=throughput,limited,engine,small,held,start,idle ROUNDS=5 SECONDS=2
 	@$(RUN) $(LAB) --env COMMIT="$$(git describe --always)$$(git diff --quiet HEAD -- . ':!docs' ':!bench/results.json' || echo -dirty)" \
 		--env IMAGE_SIZE="$$(docker image inspect --format '{{.Size}}' $(IMAGE))" $(TEST_IMAGE) \
 		python -m bench --only "$(ONLY)" --rounds $(ROUNDS) --seconds $(SECONDS) | tar --extract --file -
 
-bench-machine: machine-image ## measure kernel WireGuard beside wireguard-go, emulated: an indication
+bench-machine: machine-image ## measure kernel WireGuard beside userspace, emulated: an indication
 	@tests/vm/run $(TEST_IMAGE) $(MACHINE_IMAGE) tests/vm/figures.py
 
 docs: test-image ## write what the pages show of the code, and the pictures

@@ -11,15 +11,18 @@ import subprocess
 import sys
 import tarfile
 import tempfile
+import traceback
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import entrypoint
+from bench.engines import engines
 from bench.figures import FIGURES
-from bench.groups import held, idle, small, throughput
+from bench.groups import held, idle, limited, small, throughput
+from bench.picture import drawings
 from bench.report import table, written
-from bench.reserved import reserved
 from bench.samples import Group
 from bench.singbox import program
 from bench.starts import start
@@ -28,11 +31,12 @@ ROOT = Path(__file__).parents[1]
 PAGE, RESULTS = Path("docs/benchmarks.md"), Path("bench/results.json")
 GROUPS: dict[str, Group] = {
     "throughput": throughput,
+    "limited": limited,
+    "engine": engines,
     "small": small,
     "held": held,
     "start": start,
     "idle": idle,
-    "reserved": reserved,
 }
 
 
@@ -43,18 +47,25 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--seconds", type=float, default=2.0, help="of each measurement")
     options = parser.parse_args()
-    results = json.loads((ROOT / RESULTS).read_text())
+    results, failed = json.loads((ROOT / RESULTS).read_text()), []
     for package in ("entrypoint", "shadowsocks"):
         compileall.compile_dir(ROOT / package, quiet=1)  # as in the image that ships
     # Whatever ends it, what was measured until then is not lost.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
     try:
         for group in options.only.split(",") if options.only else GROUPS:
-            results[group] = measured(group, options.rounds, options.seconds)
-            print(table(group, results[group]), file=sys.stderr)
+            try:
+                results[group] = measured(group, options.rounds, options.seconds)
+            except Exception:
+                failed.append(group)  # the others are worth having
+                traceback.print_exc()
+            else:
+                print(table(group, results[group]), file=sys.stderr)
     finally:
         page = written((ROOT / PAGE).read_text(), results)
-        archive({PAGE: page, RESULTS: json.dumps(results, indent=1) + "\n"})
+        archive({PAGE: page, RESULTS: json.dumps(results, indent=1) + "\n", **drawings(results)})
+    if failed:
+        sys.exit(f"cannot measure {', '.join(failed)}; their earlier figures stay")
 
 
 def measured(group: str, rounds: int, seconds: float) -> dict[str, Any]:
@@ -93,13 +104,14 @@ def versions() -> dict[str, str]:
     return {
         "ss-warp": f"{entrypoint.__version__} ({os.environ.get('COMMIT') or 'uncommitted'})",
         "shadowsocks-rust": says("ssserver", "--version").split()[-1],
+        "engine": " ".join(says("ss-warp-wireguard", "--version").split()[1:]),
         "wireguard-go": says("wireguard-go", "--version").split()[1],
         "sing-box": says(str(program()), "version").split()[-1],
         "Python": platform.python_version(),
     }
 
 
-def archive(files: dict[Path, str]) -> None:
+def archive(files: Mapping[Path, str]) -> None:
     """Print these files as a tar archive."""
     with tarfile.open(fileobj=sys.stdout.buffer, mode="w|") as tar:
         for path, text in files.items():

@@ -17,14 +17,15 @@ from tests.lab.product import Product, eventually
 from tests.lab.scene import client_of
 from tests.lab.topology import HOST, Lab, Place
 
-OURS, WIREGUARD, GVISOR, SYSTEM, DIRECT = (
+OURS, GO, WIREGUARD, GVISOR, SYSTEM, DIRECT = (
     "ss-warp",
+    "ss-warp, wireguard-go",
     "WireGuard alone",
     "sing-box, gVisor",
     "sing-box, system",
     "no tunnel",
 )
-KERNEL, PLAIN_KERNEL, USERSPACE = "kernel", "kernel, zeros", "wireguard-go"
+KERNEL, PLAIN_KERNEL, USERSPACE = "kernel", "kernel, zeros", "userspace"
 ENVIRONMENTS = {
     KERNEL: {"WIREGUARD_IMPLEMENTATION": "kernel"},
     PLAIN_KERNEL: {"WIREGUARD_IMPLEMENTATION": "kernel", "WARP_RESERVED": "off"},
@@ -32,8 +33,12 @@ ENVIRONMENTS = {
 }
 """Of ss-warp in the emulated machine; zeros instead of WARP's reserved bytes."""
 PEERS = (GVISOR, SYSTEM)
-TUNNELS = (OURS, WIREGUARD, *PEERS)
+TUNNELS = (OURS, GO, WIREGUARD, SYSTEM)
+"""Without gVisor's stack, the slower one throughout: a whole run has to fit into twelve minutes."""
+CHAINS = (OURS, GO, SYSTEM)
 PROXIES = (OURS, *PEERS)
+ENGINE = "/usr/local/bin/ss-warp-wireguard"
+"""What carries the packets in userspace; in the lane GO another program is in its place."""
 
 SETTLES_WITHIN = 20.0
 LASTS_AT_MOST = 60.0
@@ -92,12 +97,12 @@ def sink(lab: Lab) -> Iterator[None]:
 
 
 @contextmanager
-def lane(name: str, directory: Path) -> Iterator[Lane]:
-    """Bring up this contestant, with traffic through it proven."""
+def lane(name: str, directory: Path, **settings: Any) -> Iterator[Lane]:
+    """Bring up this contestant, with traffic through it proven; `settings` are the emulator's."""
     directory = directory / name.replace(" ", "-").replace(",", "")
     directory.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
-        lab = stack.enter_context(Lab(directory / "cloudflare"))
+        lab = stack.enter_context(Lab(directory / "cloudflare", **settings))
         for place in ("C", "H"):
             # More ports, used again at once: a thousand new connections a second for a minute.
             lab.run(place, ["sh", "-c", "echo 1024 65535 >/proc/sys/net/ipv4/ip_local_port_range"])
@@ -108,10 +113,10 @@ def lane(name: str, directory: Path) -> Iterator[Lane]:
 
 
 @contextmanager
-def lanes(names: tuple[str, ...], directory: Path) -> Iterator[list[Lane]]:
+def lanes(names: tuple[str, ...], directory: Path, **settings: Any) -> Iterator[list[Lane]]:
     """Bring up all of them."""
     with ExitStack() as stack:
-        yield [stack.enter_context(lane(name, directory)) for name in names]
+        yield [stack.enter_context(lane(name, directory, **settings)) for name in names]
 
 
 def _works(made: Lane) -> bool:
@@ -124,11 +129,13 @@ def _works(made: Lane) -> bool:
 
 @contextmanager
 def _ours(name: str, lab: Lab, directory: Path) -> Iterator[Lane]:
-    environment = ENVIRONMENTS.get(name)
-    with Product(lab, directory / "state", environment=environment) as first:
-        first.serving()  # it registers, which those after it need not
+    product = Product(lab, directory / "state", environment=ENVIRONMENTS.get(name))
+    if name == GO:
+        product.prelude = f"mount --bind /usr/local/bin/wireguard-go {ENGINE}"
+    with product as first:
+        first.serving()  # it registers, which the next need not
         assert first.stop() == 0
-    with Product(lab, directory / "state", environment=environment) as product:
+    with product:
         product.serving()
         with client_of(lab, product, directory):
             yield Lane(name, lab, "C", socks=True)
@@ -136,7 +143,7 @@ def _ours(name: str, lab: Lab, directory: Path) -> Iterator[Lane]:
 
 @contextmanager
 def _wireguard(name: str, lab: Lab, directory: Path) -> Iterator[Lane]:
-    with stock.client(lab, "H", stock.register(lab, "H")) as client:
+    with stock.client(lab, "H", stock.register(lab, "H"), ENGINE) as client:
         client.route(SINK)
         yield Lane(name, lab, "H", socks=False)
 
@@ -158,6 +165,7 @@ def _direct(name: str, lab: Lab, directory: Path) -> Iterator[Lane]:
 
 OPENERS = {
     OURS: _ours,
+    GO: _ours,
     WIREGUARD: _wireguard,
     GVISOR: _singbox,
     SYSTEM: _singbox,

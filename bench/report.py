@@ -4,13 +4,14 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
+from bench.engines import ENGINE
+from bench.engines import GO as GO_ALONE
 from bench.figures import BETTER, FIGURES, ITSELF, Figure, Goal
-from bench.lanes import DIRECT, OURS, PEERS, WIREGUARD
-from bench.reserved import ENGINE, WITH, WITHOUT
+from bench.lanes import DIRECT, GO, OURS, PEERS, WIREGUARD
 from bench.samples import Samples
 
 BEGIN, END = "<!-- figures: written by `make bench` -->\n", "<!-- /figures -->\n"
-CONTESTANTS = (OURS, WIREGUARD, *PEERS, DIRECT, ENGINE, WITH, WITHOUT)
+CONTESTANTS = (OURS, GO, WIREGUARD, *PEERS, DIRECT, ENGINE, GO_ALONE)
 
 
 def written(text: str, results: Mapping[str, Any]) -> str:

@@ -53,7 +53,7 @@ class Config:
     anyway. `names` adds to or replaces the DNS zone. `control` is an optional `address:port` for the
     control interface besides the Unix socket in `state`. `one_by_one`: the edge's packets arrive as off a
     wire, not merged as between neighbours on one machine, of which kernel WireGuard with reserved bytes
-    takes the first alone.
+    takes the first alone. `gro`: it takes merged ones, at the cost of answering only from its own address.
     """
 
     state: Path
@@ -68,6 +68,7 @@ class Config:
     names: dict[str, tuple[Address, ...]] = field(default_factory=dict)
     control: str = ""
     one_by_one: bool = False
+    gro: bool = False
 
     def dump(self) -> str:
         """Return it as JSON."""

@@ -28,7 +28,7 @@ class Station:
         self._place = addresses(config, device.number)
         name = f"cf{os.getpid()}n{device.number}"
         self._engines = tuple(
-            Engine(f"{name}{family}", port, device.reserved, config.state)
+            Engine(f"{name}{family}", port, device.reserved, config.state, gro=config.gro)
             for family, port in (("v4", LISTEN4), ("v6", LISTEN6))
         )
         place, first = self._place, device.number == 1

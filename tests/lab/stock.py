@@ -68,32 +68,34 @@ def register(lab: Lab, place: Place) -> Account:
 
 
 class Client:
-    """A wireguard-go on a persistent TUN, configured by hand."""
+    """An engine on a persistent TUN, configured by hand."""
 
-    def __init__(self, lab: Lab, place: Place) -> None:
-        self._lab, self._place = lab, place
+    def __init__(self, lab: Lab, place: Place, program: str) -> None:
+        self._lab, self._place, self._program = lab, place, program
         self.name = f"w{os.getpid()}{place.lower()}"
         self._socket = UAPI_DIRECTORY / f"{self.name}.sock"
         self._process: subprocess.Popen[bytes] | None = None
 
     def restart(self) -> None:
-        """Start wireguard-go anew, unconfigured.
+        """Start the engine anew, unconfigured.
 
         Needed before an endpoint of another family: after IPv4, wireguard-go 0.0.20231211 sends what is for
         an IPv6 endpoint to its first four bytes.
         """
         self.stop()
-        argv = ["wireguard-go", "-f", self.name]
+        argv = [self._program, "-f", self.name]
         self._process = self._lab.popen(
             self._place, argv, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )
         deadline = time.monotonic() + 5
         while not self._socket.exists():
-            assert self._process.poll() is None and time.monotonic() < deadline, "wireguard-go did not start"
+            assert self._process.poll() is None and time.monotonic() < deadline, (
+                f"{self._program} did not start"
+            )
         self._lab.run(self._place, ["ip", "link", "set", self.name, "mtu", "1280", "up"])
 
     def stop(self) -> None:
-        """End wireguard-go; the interface stays."""
+        """End the engine; the interface stays."""
         if self._process:
             self._process.kill()
             self._process.wait()
@@ -124,9 +126,9 @@ class Client:
 
 
 @contextmanager
-def client(lab: Lab, place: Place, account: Account) -> Iterator[Client]:
+def client(lab: Lab, place: Place, account: Account, program: str = "wireguard-go") -> Iterator[Client]:
     """Run a client there, connected to the account's own IPv4 endpoint at 2408; no routes yet."""
-    made = Client(lab, place)
+    made = Client(lab, place, program)
     lab.run(place, ["ip", "tuntap", "add", "dev", made.name, "mode", "tun", "vnet_hdr"])
     try:
         made.restart()

@@ -1,4 +1,4 @@
-"""What reserved bytes cost: our engine with them, and wireguard-go with and without.
+"""Engines alone: ours, and wireguard-go with the same reserved bytes.
 
 near ── veth ── far     a lane each, with the same program at both ends; one TCP stream from near to far
 
@@ -11,7 +11,7 @@ import socket
 import subprocess
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_address, ip_network
@@ -26,15 +26,10 @@ from entrypoint.linux.kernel_objects import DeviceConfig
 from entrypoint.wireguard import userspace
 from tests.cloudflare.netns import Namespace
 from tests.lab.product import eventually
-from tests.lab.stand import STOCK, text
+from tests.lab.stand import text
 
-OURS, PATCHED = "/usr/local/bin/ss-warp-wireguard", "/usr/local/bin/wireguard-go"
-ENGINE, WITH, WITHOUT = "ss-warp-wireguard", "reserved bytes", "Debian's wireguard-go"
-LANES: Mapping[str, tuple[str, dict[str, str]]] = {
-    ENGINE: (OURS, {"WG_RESERVED": "193,29,7"}),
-    WITH: (PATCHED, {"WG_RESERVED": "193,29,7"}),
-    WITHOUT: (STOCK, {"WG_PROCESS_FOREGROUND": "1"}),
-}
+ENGINE, GO = "ss-warp-wireguard", "wireguard-go"
+ENVIRONMENT = {"WG_RESERVED": "193,29,7"}
 MTU = 1280
 BLOCK = 1 << 20
 TURN = 16 * BLOCK
@@ -73,7 +68,6 @@ def send(sender: socket.socket, file: int) -> None:
 @contextmanager
 def lane(name: str, number: int) -> Iterator[Lane]:
     """Build a lane, and end it."""
-    program, environment = LANES[name]
     keys = PrivateKey.generate(), PrivateKey.generate()
     near, far = Namespace.new(), Namespace.new()
     near.ip(f"link add wire type veth peer name wire netns {far.path}")
@@ -83,9 +77,9 @@ def lane(name: str, number: int) -> Iterator[Lane]:
             device = f"bench{os.getpid()}n{number}e{end}"
             space.ip(f"address add 192.0.2.{end + 1}/24 dev wire", "link set wire up")
             space.ip(f"tuntap add dev {device} mode tun vnet_hdr")
-            argv = ["setpriv", "--pdeathsig", "KILL", program, "-f", device]
+            argv = ["setpriv", "--pdeathsig", "KILL", name, "-f", device]
             with space.entered():
-                process = subprocess.Popen(argv, env=os.environ | environment)
+                process = subprocess.Popen(argv, env=os.environ | ENVIRONMENT)
             stack.callback(process.wait)
             stack.callback(process.kill)
             config = DeviceConfig(
@@ -125,14 +119,15 @@ def configured(device: str, request: str) -> bool:
     return True
 
 
-def reserved(_directory: Path, rounds: int, seconds: float) -> Samples:
-    """Measure all lanes, so many seconds each a round, and what they cost both their engines."""
+def engines(_directory: Path, rounds: int, seconds: float) -> Samples:
+    """Measure both, so many seconds each a round, and what they cost both their ends."""
     notes = Notes()
     file = os.memfd_create("bulk")
     os.write(file, os.urandom(BLOCK))
     with ExitStack() as stack:
-        lanes = {name: stack.enter_context(lane(name, number)) for number, name in enumerate(LANES)}
-        for one in lanes.values():
+        lanes = {name: stack.enter_context(lane(name, number)) for number, name in enumerate((ENGINE, GO))}
+        for name, one in lanes.items():
+            notes.add("engine alone: memory, fresh", name, processes.megabytes(one.pids[:1]))
             one.turn(file)  # windows grow
         for _ in range(rounds):
             for one in lanes.values():
@@ -144,7 +139,11 @@ def reserved(_directory: Path, rounds: int, seconds: float) -> Samples:
                     break
             for name, one in lanes.items():
                 sent = TURN * len(one.spent)
-                notes.add("one stream", name, sent * 8 / 1e6 / sum(took for took, _ in one.spent))
-                notes.add("processor: one stream", name, sum(cost for _, cost in one.spent) / (sent / 1e9))
+                notes.add(
+                    "engine alone: one stream", name, sent * 8 / 1e6 / sum(took for took, _ in one.spent)
+                )
+                notes.add("processor: engine alone", name, sum(cost for _, cost in one.spent) / (sent / 1e9))
+        for name, one in lanes.items():
+            notes.add("engine alone: memory, after load", name, processes.megabytes(one.pids[:1]))
     os.close(file)
     return notes.done()
