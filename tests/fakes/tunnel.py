@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
+from random import Random
 
 import httpx
 from anyio import sleep_forever
@@ -49,6 +50,9 @@ class FakeTunnel:
     bulk: bool = False
     """A download goes on, so packets come in whatever happens to the questions."""
     refuse_recreate: int = 0
+    loss: float = 0.0
+    """The share of questions that is lost, in either direction; `random` draws them."""
+    random: Random = field(default_factory=Random)
     configured: list[Endpoint] = field(default_factory=list)
     recreated: int = 0
     asked: list[tuple[float, str]] = field(default_factory=list)
@@ -138,7 +142,7 @@ class FakeTunnel:
         if not self.exists:
             await checkpoint()
             raise OSError(19, "No such device")
-        passed = self.passes(family)
+        passed = self.passes(family) and self.random.random() >= self.loss
         if not passed or self.round_trip >= limit:
             await self.clock.sleep(limit)
             raise TimeoutError

@@ -53,6 +53,12 @@ class EdgeHttp(FakeHttp):
     def __init__(self, netlink: FakeNetlink, nft: FakeNft, processes: FakeProcesses) -> None:
         self.api = FakeApi()
         self.edge = True
+        self.edges: set[Address] | None = None
+        """Where the edge is; None: everywhere."""
+        self.deaf_engines: set[str] = set()
+        """Implementations that never hear an answer."""
+        self.small_only: set[str] = set()
+        """Implementations whose offloads lose large answers."""
         self.deaf = False
         """Whether resolvers do not answer marked queries."""
         self.through = False
@@ -131,12 +137,14 @@ class EdgeHttp(FakeHttp):
     def _carries(self, device: str) -> bool:
         """Whether WireGuard has a key that Cloudflare knows, and its packets may leave."""
         if config := self._netlink.wireguards.get(device):
-            key, endpoint = config.private_key, config.endpoint
+            key, endpoint, engine_name = config.private_key, config.endpoint, "kernel"
         elif (engine := self._processes.engine(device)) and engine.settings:
             key = engine.private_key
             at, _, port = engine.settings["endpoint"].rpartition(":")
-            endpoint = Endpoint(ip_address(at.strip("[]")), int(port))
+            endpoint, engine_name = Endpoint(ip_address(at.strip("[]")), int(port)), "userspace"
         else:
+            return False
+        if engine_name in self.deaf_engines or endpoint.address not in (self.edges or {endpoint.address}):
             return False
         return public_key(key) in self.api.keys and self._out(
             Destination(endpoint.address, endpoint.port, "udp")
@@ -144,6 +152,8 @@ class EdgeHttp(FakeHttp):
 
     def _trace(self, request: httpx.Request) -> httpx.Response:
         bound = isinstance(request.extensions["way"], Bound)
+        if bound and ("kernel" if self._netlink.wireguards else "userspace") in self.small_only:
+            raise httpx.ReadError("nothing comes")
         ip = EXIT[ip_address(request.url.host).version] if bound else SEEN
         page = f"ip={ip}\nts={self.now() + self.ahead}\ncolo=FRA\nloc=DE\nwarp={'on' if bound else 'off'}\n"
         return httpx.Response(200, text=page)

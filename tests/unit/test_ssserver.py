@@ -155,6 +155,18 @@ async def test_a_new_address_is_listened_on_a_vanished_one_disturbs_nobody(world
         assert [child.alive for child in world.processes.ssservers()] == [False, True]
 
 
+async def test_m5_one_that_dies_after_an_address_vanished_listens_on_the_others(world: FakeWorld) -> None:
+    async with world.serving() as board:
+        world.netlink.somebody(NEW)
+        await world.until(lambda: listeners(board) == 6)
+        world.netlink.somebody(NEW, removes=True)
+        await world.until(lambda: "from 172.18.0.9" not in str(world))
+        last(world).kill()
+        await world.until(started(world, 3))
+        await world.until(lambda: listeners(board) == 4)
+        assert sorted(servers(last(world))) == ["172.18.0.5", "fd00:18::5"]
+
+
 @pytest.mark.parametrize("udp", ["on", "off"])
 async def test_it_gets_what_it_needs_and_no_right(world: FakeWorld, udp: str) -> None:
     async with world.serving(SHADOWSOCKS_UDP=udp, SHADOWSOCKS_USERS="alice,bob") as board:

@@ -27,6 +27,16 @@ async def test_half_an_hour_of_bad_weather_repairs_nothing(
         assert bench.events.rungs() == []
 
 
+async def test_half_an_hour_of_5_percent_loss_repairs_nothing(bench: Bench) -> None:
+    seed = random.randrange(10_000)
+    print(f"seed {seed}")
+    async with watching(bench, 15):
+        # A question is two packets at least; one more for the page's handshake.
+        bench.edge.loss, bench.edge.random = 1 - 0.95**3, random.Random(seed)
+        await bench.until(1800)
+        assert bench.events.rungs() == []
+
+
 async def test_n_13_a_flapping_tunnel_is_repaired_once_in_five_seconds_at_most(bench: Bench) -> None:
     async with watching(bench, 15):
         begun = bench.clock.now
@@ -37,19 +47,21 @@ async def test_n_13_a_flapping_tunnel_is_repaired_once_in_five_seconds_at_most(b
         assert len(bench.events.rungs()) <= (bench.clock.now - begun) / 5
 
 
-async def test_a_fleet_asks_the_api_at_times_of_its_own() -> None:
+async def test_a_fleet_asks_the_api_at_times_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.ERROR, "ss-warp")
     seed = random.randrange(10_000)
     print(f"seed {seed}")
     asked = []
-    for number in range(20):
+    for number in range(100):
         one = make_bench(seed + number)
-        async with watching(one, 15):
+        async with watching(one, 1):
             one.edge.up = False
             lost = one.clock.now
-            await one.until(200)
-            asked.append(round(one.doubts[0] - lost))
-    assert max(Counter(asked).values()) <= 6
-    assert max(asked) - min(asked) >= 15
+            await one.until(180)
+            asked.append(int(one.doubts[0] - lost))
+    # A hundred draws from sixty seconds: nine or more in one of them come by chance once in 5000 runs.
+    assert max(Counter(asked).values()) <= 8
+    assert max(asked) - min(asked) >= 45
 
 
 async def test_a_day_with_three_outages_is_twelve_lines_of_cause_and_effect(
