@@ -98,6 +98,7 @@ class HealthMonitor:
     _again: bool = False
     _trace_due: float = float("-inf")
     _bad_traces: int = 0
+    _disguised: bool = False
     _missing: frozenset[Family] = frozenset()
     _quiet: frozenset[Family] = frozenset()
     _reconnected: float = float("-inf")
@@ -267,16 +268,12 @@ class HealthMonitor:
     def _end_outage(self, now: float) -> None:
         assert self.outage is not None  # noqa: S101 - the caller asked
         since, climbed = self.outage.since, self._climbed(self.outage)
-        repairs = f"; {climbed} repairs, the last: {self.memory.climbs[-1].rung.value}" if climbed else ""
+        last = self.memory.climbs[-1].rung.value if climbed else ""
+        repairs = {0: "", 1: f"; after: {last}"}.get(climbed, f"; {climbed} repairs, the last: {last}")
         took = now - since
-        log.info(
-            "%s answers again (after %.*f s%s)",
-            self.name,
-            1 if took < 10 else 0,
-            took,
-            repairs.replace("1 repairs, the last", "after") if climbed == 1 else repairs,
-        )
+        log.info("%s answers again (after %.*f s%s)", self.name, 1 if took < 10 else 0, took, repairs)
         self.outage, self._again, self._trace_due = None, True, now  # with a trace, and both families
+        self._disguised = False
         self.memory.record_worked(self.config.endpoint, self.clock.wall())
 
     async def _repair_degraded(self, rounds: int) -> None:
@@ -333,10 +330,14 @@ class HealthMonitor:
                 await self._configure(self.config.endpoint, listen_port=self.memory.random.randint(*PORTS))
             case Rung.DISGUISE:
                 guise = memory.following(self.guises, self.config.guise)
-                log.warning("%s: no port answers, but DNS outside does: trying %s", self.name, guise)
+                level = logging.DEBUG if self._disguised else logging.WARNING  # once an outage
+                log.log(level, "%s: no port answers, but DNS outside does: trying %s", self.name, guise)
+                self._disguised = True
                 self.memory.disguise(guise)
                 if self.device.implementation == "kernel":
-                    raise SwitchEngineError  # userspace starts with this guise
+                    # Userspace starts with this guise, and stays: it counts as the day's switch.
+                    self.memory.climb(Climb(Rung.SWITCH_ENGINE, self.clock.monotonic()))
+                    raise SwitchEngineError
                 self.config = replace(self.config, guise=guise)
                 await self.device.configure(self.config)
             case Rung.RECREATE:
