@@ -140,7 +140,8 @@ RUN /opt/pip/bin/pip --python /opt/ss-warp/bin/python install --no-cache-dir --n
 # ── The same image with the test tools on top ─────────────────────────────────────────────────────
 FROM runtime AS test
 RUN apt-get update \
- && apt-get install -y --no-install-recommends iproute2 iptables strace procps make git docker-compose wireguard-go wireguard-tools \
+ && apt-get install -y --no-install-recommends iproute2 iptables strace procps make git docker-cli docker-compose kubectl \
+      wireguard-go wireguard-tools \
  && rm -rf /var/lib/apt/lists/*
 COPY --from=sslocal /out/bin/sslocal /usr/local/bin/
 COPY --from=wireguard /out/wireguard-go /out/wireguard-edge /usr/local/bin/
