@@ -11,10 +11,11 @@ for peace would be asked again too early.
 
 import inspect
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from tenacity import AsyncRetrying, RetryCallState, retry_if_exception, wait_exponential
+from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
 from entrypoint.errors import DefectError
 
@@ -41,11 +42,14 @@ def retrying(
     Without a demand the first pause is between half of `first` and `first` seconds, the next is twice that,
     up to `longest`. A failure that no attempt can help is raised as it is.
     """
+    failures = Counter[bool]()
 
     def pause(state: RetryCallState) -> float:
         demand = demanded(_failure(state)) or 0
         bound = max(longest, MOST_JITTER) if demand else longest
-        backoff = wait_exponential(multiplier=max(first, demand / 2), max=bound)(state)
+        # An outage of minutes must not make the first demand after it one of half an hour.
+        failures[demand > 0] += 1
+        backoff = min(max(first, demand / 2) * 2.0 ** min(failures[demand > 0] - 1, 60), bound)
         return demand + random.uniform(backoff / 2, backoff)  # noqa: S311 - jitter is no secret
 
     async def announce(state: RetryCallState) -> None:

@@ -33,6 +33,10 @@ type OnWait = Callable[[str, float], None]
 type Save = Callable[[PendingRegistration], None]
 """Writes the registration to the volume; may raise StateError or BusyError."""
 
+FIRST_PAUSE: Final = 1.0
+LONGEST_UNSENT: Final = 25.0
+"""Seconds; when nothing was sent the tunnel is up within 30 s of the API."""
+
 REFUSAL_PAUSE: Final = 300.0
 """Seconds until a restarted container repeats what the API has refused."""
 
@@ -131,8 +135,8 @@ class Registrar:
         try:
             async for attempt in retrying(
                 self.clock.sleep,
-                first=1,
-                longest=25,  # nothing was sent: the tunnel is up within 30 s of the API
+                first=FIRST_PAUSE,
+                longest=LONGEST_UNSENT,
                 demanded=lambda error: error.again if isinstance(error, ApiError) else None,
                 before_pause=before_pause,
             ):
