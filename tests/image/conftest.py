@@ -11,8 +11,8 @@ from docker.models.containers import Container
 from docker.models.volumes import Volume
 
 from tests.image.compose import IMAGE
-from tests.image.example import STANDIN, Example
-from tests.image.internet import Internet
+from tests.image.example import Example
+from tests.image.internet import STANDIN, Internet
 from tests.image.made import LABEL, gone
 from tests.image.sidecar import Ends
 
@@ -70,15 +70,27 @@ def internet(engine: docker.DockerClient) -> Iterator[Internet]:
 @pytest.fixture(scope="session")
 def sidecar(internet: Internet) -> Iterator[Example]:
     """examples/sidecar, whose sidecar sends all the time what would leak."""
-    stand_in = {"reader": [*STANDIN, "probe", "8080"], "db": [*STANDIN, "serve", "5432"]}
-    with Example(internet, "sidecar", stand_in, overlay=limited) as made:
+    stand_in = {
+        "network": ["sleep", "infinity"],
+        "reader": [*STANDIN, "probe", "8080"],
+        "db": [*STANDIN, "serve", "5432"],
+    }
+    with Example(internet, "sidecar", stand_in, hasty=False) as made:
         yield made
 
 
 @pytest.fixture(scope="session")
-def ends(sidecar: Example) -> Iterator[Ends]:
+def browser(internet: Internet) -> Iterator[Example]:
+    """examples/browser, where ss-warp owns the network; its sidecar sends what would leak, too."""
+    stand_in = {"browser": [*STANDIN, "probe", "5800"]}
+    with Example(internet, "browser", stand_in, overlay=limited, number=2) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def ends(browser: Example) -> Iterator[Ends]:
     with ExitStack() as stack:
-        yield Ends(sidecar, stack)
+        yield Ends(browser, stack)
 
 
 def limited(config: dict[str, Any]) -> None:

@@ -17,7 +17,6 @@ from tests.image.made import LABEL
 from tests.lab.product import eventually
 
 CA = {"WARP_API_CA_FILE": "/cloudflare/ca.pem", "HEALTH_CA_FILE": "/cloudflare/ca.pem"}
-STANDIN = ["python", "-m", "tests.image.standin"]
 BACK = f"ip route replace {OUTSIDE}0/24 via {NET4}1"
 """The way back to who asks for published ports: by the bridge, as it is where the bridge is the gateway."""
 
@@ -49,9 +48,11 @@ class Example:
         self._stack = ExitStack()
         self._project = f"ss-warp-test-{name}-{number}"
         self.config = resolved(*files or [f"examples/{name}/compose.yaml"], environment=environment)
+        services = self.config["services"]
+        self.owner = "network" if "network" in services else "ss-warp"
         self._stage(commands)
-        if hasty and "ss-warp" in self.config["services"]:
-            self.config["services"]["ss-warp"]["healthcheck"]["interval"] = "1s"
+        if hasty and "ss-warp" in services:
+            services["ss-warp"]["healthcheck"]["interval"] = "1s"
         overlay(self.config)
 
     def _stage(self, commands: Mapping[str, list[str] | None]) -> None:
@@ -70,9 +71,6 @@ class Example:
                 service["image"] = IMAGE
                 service["environment"] |= CA | {"SHADOWSOCKS_PUBLIC_HOST": self.uplink}
                 service.setdefault("volumes", []).append("cloudflare:/cloudflare:ro")
-                if "networks" in service:
-                    at = {"ipv4_address": self.uplink, "ipv6_address": f"{NET6}{self.place:x}"}
-                    service |= {"networks": {"default": at}, "mac_address": f"{STATION}{self.place % 16:x}"}
             else:
                 service |= {"image": TEST_IMAGE, "init": True}
                 if command := commands[name]:
@@ -84,6 +82,9 @@ class Example:
                 service["healthcheck"] = (
                     {"test": ["CMD", "true"], "interval": "1s"} if asked else {"disable": True}
                 )
+            if name == self.owner and "networks" in service:
+                at = {"ipv4_address": self.uplink, "ipv6_address": f"{NET6}{self.place:x}"}
+                service |= {"networks": {"default": at}, "mac_address": f"{STATION}{self.place % 16:x}"}
 
     def compose(self, *words: str) -> str:
         """Run compose on it."""
@@ -138,15 +139,13 @@ class Example:
 
     def asked(self, who: str | Container, *proxy: str, timeout: float = 5.0) -> dict[str, list[str]]:
         """Return what the origin says of a service or container, by each way to name the origin."""
-        container = self.container(who) if isinstance(who, str) else who
-        done = container.exec_run([*STANDIN, "ask", str(timeout), *proxy])
-        assert done.exit_code == 0, done.output.decode()
-        told: dict[str, list[str]] = json.loads(done.output)
-        return told
+        return self.internet.asked(
+            self.container(who) if isinstance(who, str) else who, *proxy, timeout=timeout
+        )
 
     def beside(self, stack: ExitStack, *command: str) -> Container:
         """Start a container that shares ss-warp's network, as a sidecar does."""
-        owner = self.container("ss-warp").id
+        owner = self.container(self.owner).id
         return self.internet.run(
             stack,
             command=list(command),
@@ -157,7 +156,7 @@ class Example:
 
     def published(self, port: int, host: str = f"{OUTSIDE}1") -> str:
         """Ask for a published port from the host's other side; return who it says we are."""
-        bindings = self.container("ss-warp").attrs["NetworkSettings"]["Ports"][f"{port}/tcp"]
+        bindings = self.container(self.owner).attrs["NetworkSettings"]["Ports"][f"{port}/tcp"]
         bound = next(one for one in bindings if ":" not in one["HostIp"])
         with ExitStack() as stack:
             self.beside(stack, *BACK.split()).wait(timeout=20)

@@ -21,19 +21,38 @@ from tests.image.compose import TEST_IMAGE
 from tests.image.made import LABEL, gone
 from tests.lab.product import eventually
 
-NET4, NET6 = "10.213.190.", "fd5c:5c1e:d390::"
-GATEWAY = (f"{NET4}254", f"{NET6}fe")
-"""The emulator's second addresses: Docker cannot make a container its own gateway."""
-STATION = "02:42:0a:d5:be:4"
-"""How the MAC of everything that must not leak begins: Docker makes the same ones of 10.213.190.64 to 79."""
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A network: its name, and how its addresses begin.
+
+    `station` is how the MAC of everything that must not leak begins: Docker makes the same ones of the
+    addresses that end in 64 to 79. `auto`: all whose address is not chosen are among them.
+    """
+
+    name: str
+    net4: str
+    net6: str
+    station: str
+    auto: bool = False
+
+    @property
+    def gateways(self) -> tuple[str, str]:
+        """The emulator's second addresses: Docker cannot make a container its own gateway."""
+        return f"{self.net4}254", f"{self.net6}fe"
+
+
+HERE = Place(f"{LABEL}-internet", "10.213.190.", "fd5c:5c1e:d390::", "02:42:0a:d5:be:4")
+NET4, NET6, STATION = HERE.net4, HERE.net6, HERE.station
 OUTSIDE = "203.0.113."
 """A network on the host's other side, where who asks for published ports has his address."""
 CLOUDFLARE = (
     "ip route del default; ip -6 route del default;"
-    f"ip address add {GATEWAY[0]}/24 dev eth0; ip address add {GATEWAY[1]}/64 dev eth0 nodad;"
+    "ip address add {}/24 dev eth0; ip address add {}/64 dev eth0 nodad;"
     'printf %s "$CONFIG" >/tmp/config.json; exec python -m tests.cloudflare --config /tmp/config.json'
 )
 ASK = ["python", "-m", "tests.cloudflare", "--config", "/tmp/config.json", "ask"]
+STANDIN = ["python", "-m", "tests.image.standin"]
 OBSERVER = ["python", "-m", "tests.image.observer"]
 SERVED = ("8388", "8080", "5800", "22")
 """Ports that examples serve: answers to outside may leave in clear."""
@@ -50,21 +69,25 @@ class Heard:
 class Internet:
     """Everything around the examples; leaving removes all of it."""
 
-    def __init__(self, engine: docker.DockerClient) -> None:
+    def __init__(self, engine: docker.DockerClient, place: Place = HERE) -> None:
         self.engine = engine
+        self.place = place
         self._stack = ExitStack()
         self._told = 0
 
     def __enter__(self) -> Self:
         """Put it up and wait until it works."""
         with ExitStack() as stack:
-            self.network = self._network(stack, f"{LABEL}-internet", (f"{NET4}0/24", f"{NET6}/64"), GATEWAY)
-            self._network(stack, f"{LABEL}-outside", (f"{OUTSIDE}0/24",))
+            place = self.place
+            subnets = (f"{place.net4}0/24", f"{place.net6}/64")
+            self.network = self._network(stack, place.name, subnets, place.gateways)
+            if place == HERE:
+                self._network(stack, f"{LABEL}-outside", (f"{OUTSIDE}0/24",))
             self.volume = self.engine.volumes.create(labels={LABEL: ""})
             stack.callback(gone, self.volume)
             self._cloudflare = self.run(
                 stack,
-                command=["sh", "-c", CLOUDFLARE],
+                command=["sh", "-c", CLOUDFLARE.format(*place.gateways)],
                 environment={"CONFIG": json.dumps({"state": "/cloudflare", "uplink": "eth0"})},
                 cap_add=["NET_ADMIN", "SYS_ADMIN"],
                 security_opt=["seccomp=unconfined", "apparmor=unconfined"],
@@ -74,15 +97,7 @@ class Internet:
             )
             self._observer = self.run(
                 stack,
-                command=[
-                    *OBSERVER,
-                    f"br-{self.network.id[:12]}",
-                    STATION,
-                    f"{NET4}0/24",
-                    f"{NET6}/64",
-                    "--",
-                    *SERVED,
-                ],
+                command=[*OBSERVER, f"br-{self.network.id[:12]}", place.station, *subnets, "--", *SERVED],
                 network_mode="host",
                 cap_drop=["ALL"],
                 cap_add=["NET_RAW", "NET_ADMIN"],
@@ -102,7 +117,12 @@ class Internet:
         """Make a network; with `gateways` those are its containers' way out, not the bridge."""
         aux = [{f"DefaultGatewayIPv{4 if '.' in one else 6}": one} for one in gateways]
         pools = [
-            IPAMPool(subnet=subnet, aux_addresses=aux[at] if aux else None)
+            IPAMPool(
+                subnet=subnet,
+                aux_addresses=aux[at] if aux else None,
+                gateway=f"{self.place.net4}1" if self.place.auto and not at else None,
+                iprange=subnet.replace(".0/24", ".64/28") if self.place.auto and not at else None,
+            )
             for at, subnet in enumerate(subnets)
         ]
         made = self.engine.networks.create(
@@ -120,7 +140,7 @@ class Internet:
     def placed(self, host: int) -> dict[str, Any]:
         """Return the SDK's words for a place in the network."""
         here = self.engine.api.create_endpoint_config(
-            ipv4_address=f"{NET4}{host}", ipv6_address=f"{NET6}{host:x}"
+            ipv4_address=f"{self.place.net4}{host}", ipv6_address=f"{self.place.net6}{host:x}"
         )
         name = self.network.name
         return {"network": name, "networking_config": {name: here}}
@@ -169,11 +189,18 @@ class Internet:
     def who(self, address: str, port: int) -> str:
         """Ask for a page from the host's other side, or from the host itself; return what it says."""
         source = "127.0.0.1" if address == "127.0.0.1" else f"{OUTSIDE}1"
-        ask = ["python", "-m", "tests.image.standin", "who", address, str(port), source]
+        ask = [*STANDIN, "who", address, str(port), source]
         with ExitStack() as stack:
             client = self.run(stack, command=ask, network_mode="host")
             client.wait(timeout=20)
             return str(client.logs().decode().strip())
+
+    def asked(self, container: Container, *proxy: str, timeout: float = 5.0) -> dict[str, list[str]]:
+        """Return what the origin says of a container, by each way to name the origin."""
+        done = container.exec_run([*STANDIN, "ask", str(timeout), *proxy])
+        assert done.exit_code == 0, done.output.decode()
+        told: dict[str, list[str]] = json.loads(done.output)
+        return told
 
     def registrations(self) -> int:
         """Return how often the API was asked for a new device."""

@@ -1,4 +1,4 @@
-"""What a sidecar of examples/sidecar tells, and what becomes of it when the owner of its network ends."""
+"""What a sidecar tells, and what becomes of it when the owner of its network ends."""
 
 import json
 import time
@@ -10,7 +10,8 @@ from typing import Any
 from docker.models.containers import Container
 
 from tests.cloudflare.config import EXITS4, EXITS6
-from tests.image.example import STANDIN, Example
+from tests.image.example import Example
+from tests.image.internet import STANDIN
 from tests.lab.product import eventually
 
 STOP = 5.0
@@ -66,7 +67,7 @@ class Ends:
     def __init__(self, example: Example, stack: ExitStack) -> None:
         self.example, self._stack = example, stack
         self.orphans: list[Orphan] = []
-        self._sidecar = example.container("reader")
+        self._sidecar = example.container("browser")
 
     def end(self, how: str) -> float:
         """End the owner and see that it is back; return the seconds that took."""

@@ -2,7 +2,7 @@
 
     serve PORT                  answer everybody with the address he has here
     probe PORT                  the same, and send what would leak, all the time
-    ask SECONDS [SOCKS]         print what the origin says of us, by each name it has
+    ask SECONDS [SOCKS[:PORT]]  print what the origin says of us, by each name it has
     who HOST PORT SOURCE        ask one who serves, from this address
 
 `probe` keeps its counts in /tmp/probes.json.
@@ -82,7 +82,8 @@ def ask(target: Target, timeout: float, proxy: list[str]) -> list[str]:
     """Return the address and the word `warp=` that the origin sees; what went wrong, else."""
     try:
         if proxy:
-            client = Client(Here(), socks=(proxy[0], 1080))  # type: ignore[arg-type] # does all it asks
+            host, _, port = proxy[0].partition(":")
+            client = Client(Here(), socks=(host, int(port or 1080)))  # type: ignore[arg-type] # does all it asks
             reached = client.trace(target, timeout)
         else:
             text = fetch(origin_url(target), 80, "/cdn-cgi/trace", timeout)

@@ -7,8 +7,8 @@ import pytest
 from docker.models.containers import Container
 
 from tests.conftest import Record
-from tests.image.example import STANDIN, Example
-from tests.image.internet import NET4, NET6, OUTSIDE, STATION, Internet
+from tests.image.example import Example
+from tests.image.internet import NET4, NET6, OUTSIDE, STANDIN, STATION, Internet
 from tests.image.sidecar import ENOUGH, by_warp, probed, probes
 from tests.lab.product import eventually
 
@@ -99,7 +99,7 @@ def test_d08_paused_and_back(sidecar: Example, record: Record) -> None:
 
 def test_d07_unplugged_and_back(sidecar: Example, record: Record) -> None:
     """D-07: `docker network disconnect` and `connect`."""
-    internet, owner, reader = sidecar.internet, sidecar.container("ss-warp"), sidecar.container("reader")
+    internet, owner, reader = sidecar.internet, sidecar.container("network"), sidecar.container("reader")
     nothing_since(internet)
     internet.network.disconnect(owner)
     probed(reader, 50)

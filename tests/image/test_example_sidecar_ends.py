@@ -1,79 +1,66 @@
-"""examples/sidecar when its owner goes: what becomes of the sidecar.
+"""ss-warp ends: what becomes of a sidecar, in a network that outlives ss-warp and in one that does not.
 
-A sidecar keeps the network it joined. When ss-warp's container ends that network loses its uplink and
-stays closed as it was; when it starts again it has another one. Every end leaves such an orphan here,
-which goes on sending all the time; test_examples_left_alone.py looks at it again.
+examples/sidecar has a third container that owns the network: an upgrade is a pause. In examples/browser
+ss-warp owns it: the sidecar keeps the network it joined, which has lost its uplink and stays closed, and a
+new ss-warp has another one. Every end leaves such an orphan here, which goes on sending all the time;
+test_examples_left_alone.py looks at it again.
 """
 
+import io
 import time
 from collections.abc import Iterator
 from functools import partial
-from typing import Any
 
 import pytest
+from docker import DockerClient
 from docker.models.containers import Container
 
 from tests.conftest import Record
-from tests.image.compose import TEST_IMAGE
-from tests.image.example import STANDIN, Example
-from tests.image.internet import Internet
+from tests.image.compose import IMAGE
+from tests.image.example import Example
+from tests.image.internet import NET4
 from tests.image.made import LABEL
 from tests.image.sidecar import Ends, by_warp, probed, probes
 from tests.lab.product import eventually
 
-OUTAGE = 5.0
-UPGRADES = 2
-"""The quicker one counts: what else the machine does in that second is not ours."""
+PAUSE = 3.0
+"""The quickest of all counts: what else the machine does in those seconds is not ours."""
 UNHEALTHY = 30.0
 BACK = 10.0
 
 
-@pytest.fixture(scope="module")
-def third(internet: Internet) -> Iterator[Example]:
-    """The same, in the network of a third container, with the health check as users have it."""
-    internet.heard()
-    stand_in = {"reader": [*STANDIN, "probe", "8080"], "db": [*STANDIN, "serve", "5432"]}
-    with Example(
-        internet, "sidecar", stand_in, overlay=in_the_network_of_a_third, number=1, hasty=False
-    ) as made:
-        yield made
+@pytest.fixture
+def newer(engine: DockerClient) -> Iterator[str]:
+    """Another image: the same, with one more label."""
+    text = f"FROM {IMAGE}\nLABEL {LABEL}=newer\n"
+    image, _ = engine.images.build(fileobj=io.BytesIO(text.encode()), tag=f"{IMAGE}-newer", rm=True)
+    yield image.tags[0]
+    engine.images.remove(f"{IMAGE}-newer", force=True)
 
 
-def in_the_network_of_a_third(config: dict[str, Any]) -> None:
-    """Let a container that does nothing own the network."""
-    product, reader = (config["services"][name] for name in ("ss-warp", "reader"))
-    owned = ("networks", "mac_address", "ports", "dns", "sysctls")
-    config["services"]["network"] = {
-        "image": TEST_IMAGE,
-        "command": ["sleep", "infinity"],
-        "healthcheck": {"disable": True},
-        "init": True,
-        "labels": {LABEL: ""},
-        **{name: product.pop(name) for name in owned},
-    }
-    product["network_mode"] = reader["network_mode"] = "service:network"
-
-
-def test_l25_upgrade_in_the_network_of_a_third(third: Example, record: Record) -> None:
-    """L-25: with a network that outlives it, a new ss-warp takes over from the old one; the sidecar stays."""
-    internet, reader, link = third.internet, third.container("reader"), third.link()
-    before, outages = internet.registrations(), []
-    for _ in range(UPGRADES):
+def test_l25_upgrade_in_the_network_of_a_third(sidecar: Example, newer: str, record: Record) -> None:
+    """L-25: a new image and `up ss-warp`, there and back: ss-warp alone is replaced, the sidecar stays."""
+    internet, link = sidecar.internet, sidecar.link()
+    stay = {name: sidecar.container(name).id for name in ("network", "reader", "db")}
+    before, outages, reader = internet.registrations(), list[float](), sidecar.container("reader")
+    for image in (newer, IMAGE):
         probed(reader, 50)
-        known = len(probes(reader)["silences"])
-        third.up("--force-recreate", "--no-deps", "ss-warp")
-        third.connected()
-        eventually(lambda: by_warp(third.asked("reader")), "the sidecar is back", 10)
+        old, known = sidecar.container("ss-warp").id, len(probes(reader)["silences"])
+        sidecar.config["services"]["ss-warp"]["image"] = image
+        sidecar.up("ss-warp")
+        assert sidecar.container("ss-warp").id != old
+        sidecar.connected()
+        eventually(lambda: by_warp(sidecar.asked("reader")), "the sidecar is back", 10)
         outages.append(max(eventually(partial(silences, reader, known), "it was silent")))
-    assert third.container("reader").id == reader.id
+    assert {name: sidecar.container(name).id for name in stay} == stay
     record(
         "silence of a sidecar that pings, by upgrade",
-        f"{', '.join(f'{one:.1f}' for one in outages)} s (limit {OUTAGE:.0f})",
+        f"{', '.join(f'{one:.1f}' for one in outages)} s (limit {PAUSE:.0f})",
     )
-    assert third.link() == link
+    assert sidecar.link() == link
     assert internet.registrations() == before
     assert internet.heard().leaks == {}
-    assert min(outages) <= OUTAGE
+    assert min(outages) <= PAUSE
 
 
 def silences(sidecar: Container, known: int) -> list[float]:
@@ -82,26 +69,32 @@ def silences(sidecar: Container, known: int) -> list[float]:
     return told[known:]
 
 
+def test_the_browser_leaves_by_warp_and_its_page_is_for_this_machine(browser: Example) -> None:
+    assert by_warp(browser.asked("browser"))
+    assert browser.published(5800, "127.0.0.1") == f"{NET4}1"
+    assert "refused" in browser.published(5800)
+
+
 @pytest.mark.parametrize("how", ["SIGTERM", "SIGKILL", "OOM"])
 def test_l23_d02_d05_the_owner_ends_and_the_sidecar_is_alone(
-    sidecar: Example, ends: Ends, record: Record, how: str
+    browser: Example, ends: Ends, record: Record, how: str
 ) -> None:
     """L-23, D-05; D-02 for SIGTERM."""
-    sidecar.internet.heard()
+    browser.internet.heard()
     record(f"{how}: ended and connected again after", f"{ends.end(how):.1f} s")
     orphan = ends.orphans[-1].sidecar
     orphan.reload()
     assert orphan.status == "running"
     assert "eth0" not in orphan.exec_run(["ip", "-o", "link"]).output.decode()
-    told = sidecar.asked(orphan, timeout=1.5)
+    told = browser.asked(orphan, timeout=1.5)
     record(f"{how}: what an orphan gets", ", ".join(sorted({word for word, _ in told.values()})))
     assert {word for _, word in told.values()} == {"error"}, told
-    assert sidecar.internet.heard().leaks == {}
+    assert browser.internet.heard().leaks == {}
 
 
-def test_d10_docker_is_told_of_a_silent_edge_and_of_its_return(third: Example, record: Record) -> None:
+def test_d10_docker_is_told_of_a_silent_edge_and_of_its_return(sidecar: Example, record: Record) -> None:
     """D-10: N-03, an edge that shakes hands and carries nothing."""
-    owner, internet = third.container("ss-warp"), third.internet
+    owner, internet = sidecar.container("ss-warp"), sidecar.internet
 
     def health(word: str) -> bool:
         owner.reload()

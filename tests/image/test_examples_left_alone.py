@@ -16,7 +16,7 @@ def over(moment: float) -> bool:
     return time.monotonic() >= moment
 
 
-def test_l23_an_orphan_stays_blocked(sidecar: Example, ends: Ends, record: Record) -> None:
+def test_l23_an_orphan_stays_blocked(browser: Example, ends: Ends, record: Record) -> None:
     """L-23: for a minute after each end."""
     for how in {"SIGTERM", "SIGKILL", "OOM"} - {one.how for one in ends.orphans}:
         ends.end(how)
@@ -27,28 +27,28 @@ def test_l23_an_orphan_stays_blocked(sidecar: Example, ends: Ends, record: Recor
         record(f"{one.how}: probes of each kind by an orphan in a minute", f"{least}, in clear 0")
         assert least >= ENOUGH
         assert now["answers"] == one.told["answers"]
-    assert sidecar.internet.heard().leaks == {}
+    assert browser.internet.heard().leaks == {}
 
 
-def test_d03_d05_the_remedies_and_one_account_whatever_is_done(sidecar: Example, record: Record) -> None:
-    """D-05: what examples/sidecar/README.md says brings a sidecar back, does.
+def test_d03_d05_the_remedies_and_one_account_whatever_is_done(browser: Example, record: Record) -> None:
+    """D-05: what examples/browser/README.md says brings a sidecar back, does.
 
     D-03: one account; the engine itself cannot be restarted here.
     """
-    before = sidecar.internet.registrations()
-    sidecar.compose("restart", "reader")
-    assert by_warp(sidecar.asked("reader"))
-    sidecar.up("--force-recreate", "--no-deps", "ss-warp")
-    sidecar.connected()
-    assert {word for _, word in sidecar.asked("reader", timeout=1.5).values()} == {"error"}
-    sidecar.up("--force-recreate", "--no-deps", "reader")
-    assert by_warp(sidecar.asked("reader"))
-    sidecar.container("ss-warp").kill()
-    sidecar.up("--force-recreate")
-    assert by_warp(sidecar.asked("reader"))
-    sidecar.compose("down", "--timeout", "5")
-    sidecar.up()
-    assert by_warp(sidecar.asked("reader"))
-    record("registrations over all that", sidecar.internet.registrations() - before)
-    assert sidecar.internet.registrations() == before
-    assert sidecar.internet.heard().leaks == {}
+    before = browser.internet.registrations()
+    browser.compose("restart", "browser")
+    assert by_warp(browser.asked("browser"))
+    browser.up("--force-recreate", "--no-deps", "ss-warp")
+    browser.connected()
+    assert {word for _, word in browser.asked("browser", timeout=1.5).values()} == {"error"}
+    browser.up("--force-recreate", "--no-deps", "browser")
+    assert by_warp(browser.asked("browser"))
+    browser.container("ss-warp").kill()
+    browser.up("--force-recreate")
+    assert by_warp(browser.asked("browser"))
+    browser.compose("down", "--timeout", "5")
+    browser.up()
+    assert by_warp(browser.asked("browser"))
+    record("registrations over all that", browser.internet.registrations() - before)
+    assert browser.internet.registrations() == before
+    assert browser.internet.heard().leaks == {}

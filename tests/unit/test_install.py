@@ -17,7 +17,7 @@ OWN = ("dns", "sysctls", "logging", "volumes", "ports")
 
 PUBLISHED: str = tomllib.loads(read("pyproject.toml"))["tool"]["ss-warp"]["published"]
 IMAGE = "${SS_WARP_IMAGE:-ss-warp}" if not PUBLISHED else f"${{SS_WARP_IMAGE:-{PUBLISHED}:0.1}}"
-COPIED = ("compose.yaml", "compose.min.yaml", "examples/host/compose.yaml")
+COPIED = ("compose.yaml", "compose.min.yaml", "examples/host/compose.yaml", "examples/pod/ss-warp.yaml")
 
 
 def stages() -> dict[str, list[str]]:

@@ -93,6 +93,7 @@ def causes() -> str:
 GENERATED: dict[str, dict[str, Callable[[], str]]] = {
     "compose.yaml": {"settings": lambda: compose_settings("compose.yaml")},
     "examples/host/compose.yaml": {"settings": lambda: compose_settings("examples/host/compose.yaml")},
+    "examples/pod/ss-warp.yaml": {"settings": lambda: compose_settings("examples/pod/ss-warp.yaml")},
     ".env.example": {"settings": env_example},
     "docs/settings.md": {"settings": reference_table},
     "docs/status.md": {"fields": status_fields, "metrics": metrics, "causes": causes},

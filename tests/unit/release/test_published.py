@@ -19,8 +19,11 @@ FILES = (
     "docs/install.md",
     "entrypoint/__init__.py",
     "examples/host/compose.yaml",
+    "examples/pod/ss-warp.yaml",
+    "examples/swarm/stack.yaml",
     "pyproject.toml",
 )
+COPIED = [path for path in FILES if path.endswith(".yaml")]
 NAME = "registry.example.net/someone/ss-warp"
 
 
@@ -37,7 +40,7 @@ def after(tmp_path: Path) -> Path:
 
 
 def test_every_compose_file_names_it(after: Path) -> None:
-    for path in ("compose.yaml", "compose.min.yaml", "examples/host/compose.yaml"):
+    for path in COPIED:
         assert f"    image: ${{SS_WARP_IMAGE:-{NAME}:0.1}}\n" in (after / path).read_text()
     assert f'published = "{NAME}"\n' in (after / "pyproject.toml").read_text()
 

@@ -1,0 +1,1 @@
+"""Many nodes, one file for clients."""
