@@ -303,10 +303,15 @@ def _to_peer(peer: TunnelPeer) -> str:
 def _unasked_chains(policy: ProxyTunnel | HostFull) -> Lines:
     """Yield the chains that keep the far end of the tunnel from connecting to or through this host."""
     unasked = f'iifname "{policy.device}" ct state {{ new, invalid, untracked }} drop'
+    # Answers that come while the tunnel's address is being removed: a host that forwards would send them on.
+    late = (
+        f'iifname "{policy.device}" {FAMILY_WORDS[address.version]} daddr {address} drop'
+        for address in policy.addresses
+    )
     yield from chain_of(
         "input", "filter hook input priority filter; policy accept", (unasked, *_remember(policy.shadowsocks))
     )
-    yield from chain_of("forward", "filter hook forward priority filter; policy accept", (unasked,))
+    yield from chain_of("forward", "filter hook forward priority filter; policy accept", (unasked, *late))
 
 
 def _names(devices: Iterable[str]) -> str:

@@ -40,8 +40,7 @@ def order(known: dict[str, Tried], endpoints: Sequence[Endpoint], now: float) ->
     """Return the endpoints, best first: the one that worked last, untried ones, then those cooling down."""
 
     def rank(endpoint: Endpoint) -> tuple[bool, float, float]:
-        tried = known.get(str(endpoint), Tried())
-        cooling = tried.failed > tried.worked and 0 <= now - tried.failed < COOL_DOWN
+        tried, cooling = known.get(str(endpoint), Tried()), _is_cooling(known, endpoint, now)
         return cooling, -tried.worked, tried.failed if cooling else 0.0
 
     return tuple(sorted(endpoints, key=rank))
@@ -50,9 +49,21 @@ def order(known: dict[str, Tried], endpoints: Sequence[Endpoint], now: float) ->
 def next_endpoint(
     known: dict[str, Tried], endpoints: Sequence[Endpoint], current: Endpoint, now: float
 ) -> Endpoint:
-    """Return the endpoint to try after `current`: the best of the others."""
-    others = [one for one in endpoints if one != current]
-    return order(known, others, now)[0] if others else current
+    """Return the endpoint to try after `current`: the one that shares least with what failed."""
+    silent = [one for one in endpoints if _is_cooling(known, one, now)]
+
+    def shared(endpoint: Endpoint) -> int:
+        # A network blocks a port, an outage takes an address: the next try should have neither.
+        if endpoint in silent:
+            return 2 * len(silent) + 1
+        return sum((endpoint.port == one.port) + (endpoint.address == one.address) for one in silent)
+
+    return min(order(known, [one for one in endpoints if one != current], now), key=shared, default=current)
+
+
+def _is_cooling(known: dict[str, Tried], endpoint: Endpoint, now: float) -> bool:
+    tried = known.get(str(endpoint), Tried())
+    return tried.failed > tried.worked and 0 <= now - tried.failed < COOL_DOWN
 
 
 def following(guises: tuple[Guise, ...], current: Guise) -> Guise:

@@ -75,7 +75,10 @@ def life(request: pytest.FixtureRequest, lab: Lab, tmp_path: Path) -> Iterator[L
 def through(client: Client, lab: Lab, product: Product, what: str) -> None:
     """Wait until a request comes out of WARP again."""
     scene = Scene(lab, product, client)
-    eventually(lambda: scene.reaches(TRACE4), f"traffic after: {what}", 30)
+    try:
+        eventually(lambda: scene.reaches(TRACE4), f"traffic after: {what}", 30)
+    except AssertionError as error:
+        raise AssertionError(f"{error}\n{product.log}\n{product.status()}") from None
 
 
 @pytest.mark.timeout(120 + 60 * ROUNDS)
