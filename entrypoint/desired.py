@@ -319,7 +319,7 @@ JUNK = "4,40,70"
 def guises(settings: Settings, account: Account) -> tuple[Guise, ...]:
     """Return what messages may look like, best first. Raises SettingsError as `reserved` does."""
     tunnel, octets = settings.tunnel, reserved(settings, account)
-    # The kernel sends no junk, and here nobody may take userspace instead.
+    # The kernel sends no junk, and the setting rules out userspace.
     quiet = tunnel.junk == "off" or tunnel.implementation == "kernel"
     junk = ("",) if quiet else ("", JUNK) if tunnel.junk == "auto" else (tunnel.junk,)
     every = (

@@ -25,7 +25,7 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Listen for the interface `name`, for its owner alone. A file that nobody answers at is replaced.
+    /// Listen for the interface `name`, for its owner alone. A stale socket is replaced.
     pub fn listen(directory: &Path, name: &str) -> io::Result<Self> {
         DirBuilder::new().recursive(true).mode(0o700).create(directory)?;
         let path = directory.join(format!("{name}.sock"));

@@ -33,7 +33,7 @@ use crate::tun::Tun;
 use crate::uapi::Junk;
 
 const NAME: &str = env!("CARGO_PKG_NAME");
-/// A bug of ours, as in sysexits.h.
+/// A bug in this program, as in sysexits.h.
 const SOFTWARE: i32 = 70;
 
 fn main() -> ExitCode {

@@ -213,7 +213,7 @@ impl Peer {
         self.ready.saturating_duration_since(now)
     }
 
-    /// The kernel's routes decide where from, until the peer asks at an address of ours.
+    /// The kernel's routes decide where from, until the peer sends to one of this machine's addresses.
     pub fn forget_source(&mut self) {
         if let Some(path) = &mut self.path {
             path.local = None;

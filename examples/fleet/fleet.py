@@ -105,7 +105,7 @@ def documents(user: str, entries: Sequence[Entry]) -> dict[str, str]:
 
 
 def write(file: Path, text: str) -> None:
-    """Replace a file at once, if it changes; nobody but its owner reads it."""
+    """Replace a file at once, if it changes; only its owner can read it."""
     if file.exists() and file.read_text() == text + "\n":
         return
     fresh = file.with_suffix(".new")

@@ -38,7 +38,7 @@ class Access:
     _secret: bytes = field(default_factory=lambda: secrets.token_bytes(32))
 
     def mint(self, lifetime: float | None = None, issuer: str = TEAM_NAME) -> str:
-        """Return a token of ours."""
+        """Return a token that this server issued."""
         now = self.clock() + self.skew
         end = now + (self.lifetime if lifetime is None else lifetime)
         claims = {
@@ -52,7 +52,7 @@ class Access:
         return f"{body}.{self._signature(body)}"
 
     def check(self, token: str, enrolled: int) -> None:
-        """Accept a token of ours. Raises Refused; `enrolled` is how many devices there are."""
+        """Accept a token that this server issued. Raises Refused; `enrolled` is the number of devices."""
         body, _, signature = token.rpartition(".")
         try:
             claims = json.loads(_unpacked(body.split(".")[1]))

@@ -46,7 +46,7 @@ type AccountCall = Callable[[Device, Mapping[str, Any], str], Awaitable[Answer]]
 
 
 class Api:
-    """Answers calls; `changed` is told about every device that came, changed its key or went, and awaited.
+    """Answers calls; `changed` is awaited for every device that was added, removed or has a new key.
 
     `connected` says whether a device has had a session.
     """

@@ -159,7 +159,7 @@ class Cloudflare:
         self._control.ask("POST", "/faults", [one.plain() for one in faults])
 
     def limit(self, calls: int | None = 3, seconds: float = 60.0, retry_after: str = "") -> None:
-        """Answer 429 beyond `calls` in `seconds` from one address; None: no limit. Counting starts anew."""
+        """Answer 429 beyond `calls` in `seconds` from one address; None: no limit. Counting restarts."""
         self._control.ask("PUT", "/budget", {"calls": calls, "seconds": seconds, "retry_after": retry_after})
 
     def sell(self, licence: str, kind: str = "unlimited") -> None:

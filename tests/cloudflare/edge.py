@@ -147,7 +147,7 @@ class Edge:
         self._faults = faults
 
     def warp(self, source: str) -> str:
-        """Return what the trace says of this source: on or plus for an exit of ours, else off."""
+        """Return what the trace says of this source: on or plus for one of WARP's exits, else off."""
         for one in self._devices.all():
             place = addresses(self._config, one.number)
             if source in (str(place.exit4), str(place.exit6)):

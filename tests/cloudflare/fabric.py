@@ -23,7 +23,7 @@ class Fabric:
         self.inner: dict[str, Namespace] = {}
 
     def prepare(self, origin: tuple[Address, ...]) -> None:
-        """Make our own namespace forward, hold the API's addresses and swallow what nobody claims."""
+        """Make our own namespace forward, hold the API's addresses and swallow what is unclaimed."""
         config = self.config
         self.here.sysctl(
             ipv4__ip_forward=1,
@@ -50,7 +50,7 @@ class Fabric:
         inner = self.inner[name] = Namespace.new()
         inner.sysctl(
             ipv4__ip_forward=1,
-            # Nobody tells the edge's engines of a narrow path: their packets may be cut on the way.
+            # The edge's engines do not learn of a narrow path: their packets may be cut on the way.
             ipv4__ip_no_pmtu_disc=1,
             # A flood of which pieces were lost would keep the memory for all others' full for half a minute.
             ipv4__ipfrag_time=1,

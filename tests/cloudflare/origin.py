@@ -132,9 +132,7 @@ def _udp(address: str, port: int) -> socket.socket:
     made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
     if ":" in address:
         made.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
-        made.setsockopt(
-            socket.IPPROTO_IPV6, 24, 1280
-        )  # IPV6_MTU: the tunnel's, since nobody on the way may cut
+        made.setsockopt(socket.IPPROTO_IPV6, 24, 1280)  # IPV6_MTU: the tunnel's, since no router may cut
     else:
         made.setsockopt(socket.IPPROTO_IP, 10, 0)  # IP_MTU_DISCOVER off: answers may be cut on the way
     made.bind((address, port))

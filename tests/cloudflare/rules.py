@@ -70,7 +70,7 @@ def device_rules(
             ("ip6", config.endpoints6, f"fd00:99:{number:x}::/48", "::ffff:ffff", LISTEN6),
         ):
             base = inner.partition("/")[0]
-            # Left as it is, the kernel refuses what comes to a port that nobody listens at.
+            # Left as it is, the kernel refuses what comes to a port without a listener.
             inward += (
                 []
                 if port in faults.refused

@@ -59,7 +59,7 @@ class Box:
         self.url = f"https://{HOST}"
 
     def look(self, request: httpx.Request) -> None:
-        """Before any POST: the key that is being sent is already on the volume, and nobody else reads it."""
+        """Before any POST: the key it sends is already on the volume, readable by its owner only."""
         if request.method != "POST":
             return
         stored = json.loads(self.path.read_bytes())

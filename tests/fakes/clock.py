@@ -31,7 +31,7 @@ class FakeClock:
         self._sleepers: list[Sleeper] = []
         self._watched = False
         self._events = 0
-        """Counts falling asleep, waking and being cancelled: news that somebody may react to."""
+        """Counts falling asleep, waking and being cancelled: events that tests wait for."""
 
     def monotonic(self) -> float:
         return self.now

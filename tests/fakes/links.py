@@ -70,7 +70,7 @@ class FakeLinks:
         self._note(item.command("del"))
 
     def delete(self, name: str) -> None:
-        """Somebody deletes a link."""
+        """Another program deletes a link."""
         self.links.pop(name)
         self.devices.pop(name, None)
         self._wake()
@@ -98,7 +98,7 @@ class FakeLinks:
         return Traffic(0, 0) if device in self.links else None
 
     async def route_device(self, flow: object) -> str | None:
-        raise AssertionError("nobody asks this here")
+        raise AssertionError("not used by these tests")
 
     def close_outgoing(self, allowed: Callable[[Address, Address], bool]) -> int:
         return 0

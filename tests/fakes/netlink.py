@@ -80,13 +80,13 @@ class FakeNetlink:
         return made
 
     def plug(self, name: str, *addresses: str, kind: str = "veth") -> None:
-        """Somebody adds a device with these addresses, and it is up."""
+        """Another program adds a device with these addresses, and it is up."""
         self.links.append(LinkState(self._next_index(), name, kind, True, 1500))
         self.addresses += [AddressState(name, ip_interface(address)) for address in addresses]
         self._told.tell()
 
-    def somebody(self, *items: Item, removes: bool = False) -> None:
-        """Somebody else adds (or removes) these; not counted, not logged."""
+    def meddle(self, *items: Item, removes: bool = False) -> None:
+        """Another program adds (or removes) these; not counted, not logged."""
         for item in items:
             (self._remove if removes else self._add)(item)
         self._told.tell()

@@ -41,7 +41,7 @@ class FakeNft:
                 case "create table" if name in tables:
                     raise OSError(f"nft: table exists: {name}")
                 case "flush ruleset":
-                    raise OSError("nft: somebody else's tables would be lost")
+                    raise OSError("nft: other programs' tables would be lost")
                 case _:
                     tables[name] = tables.get(name, "") + body
         self.tables = tables
@@ -56,7 +56,7 @@ class FakeNft:
         return self._told.subscribed()
 
     def flush(self) -> None:
-        """Somebody flushes the whole ruleset."""
+        """Another program flushes the whole ruleset."""
         self.tables = {}
         self._told.tell()
 

@@ -1,6 +1,6 @@
 """A whole world of fakes: a container on a network, Cloudflare behind it, and the chain that runs there.
 
-What is asked comes back only when links, addresses, routes, WireGuard and firewall are as they must be.
+An answer comes back only when links, addresses, routes, WireGuard and firewall are as they must be.
 """
 
 import re
@@ -64,7 +64,7 @@ class EdgeHttp(FakeHttp):
         self.through = False
         """Whether there is a tunnel, whatever the kernel's links say: for a test of a command alone."""
         self.ahead = 0.0
-        """Seconds that Cloudflare's clock is ahead of ours."""
+        """Seconds that Cloudflare's clock is ahead of this machine's."""
         self.now: Callable[[], float] = lambda: 0.0
         self.count = 0
         self.fail_at: dict[int, OSError] = {}
@@ -196,7 +196,7 @@ class Inside:
 
 @dataclass
 class FakeWorld:
-    """A container with a state volume; prints what of ours can be seen in it."""
+    """A container with a state volume; prints what it shows of our product."""
 
     directory: Path
     has_wireguard: bool = False

@@ -40,7 +40,7 @@ from tests.lab.wire import (
 
 
 def on_link(networks: list[Network]) -> Allowed:
-    """Whoever is on the link; but nobody there is a resolver."""
+    """Everything on the link, except DNS: no neighbour is a resolver."""
 
     def match(packet: Packet) -> bool:
         far = packet.destination
@@ -51,7 +51,7 @@ def on_link(networks: list[Network]) -> Allowed:
 
 
 def refusals() -> Allowed:
-    """The kernel's word to the edge that nobody receives its datagram: WireGuard's process was killed."""
+    """The kernel's report to the edge that a datagram has no receiver: WireGuard's process was killed."""
 
     def match(packet: Packet) -> bool:
         # Destination unreachable: type 3 of ICMP, type 1 of ICMPv6.

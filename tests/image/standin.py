@@ -29,8 +29,8 @@ from tests.cloudflare.config import ECHO_PORT
 from tests.lab.client import Client, Reached, Target, origin_url
 
 PROBES = Path("/tmp/probes.json")
-NOBODY = {socket.AF_INET: "9.9.9.9", socket.AF_INET6: "2620:fe::fe"}
-"""Public addresses at which nobody answers."""
+UNANSWERED = {socket.AF_INET: "9.9.9.9", socket.AF_INET6: "2620:fe::fe"}
+"""Public addresses that do not answer."""
 EVERY = 0.02
 SILENCE = 0.5
 ORIGIN = "1.1.1.1"
@@ -103,7 +103,7 @@ def fetch(host: str, port: int, path: str, timeout: float, source: str = "") -> 
 
 
 def probe() -> None:
-    """Send one of each kind every EVERY seconds: nobody waits for an answer."""
+    """Send one of each kind every EVERY seconds, without waiting for an answer."""
     tried, sent, last, pulse = Counter[str](), Counter[str](), list[socket.socket](), Pulse()
     ticker = threading.Event()
     for number in count():
@@ -138,7 +138,7 @@ class Pulse:
 
     def beat(self) -> None:
         """Send, and see what has come."""
-        # After an error, too, the socket is asked again and again: what is refused is not heard.
+        # The socket is read on after an error: a refusal must not end the listening.
         with suppress(OSError):
             self._socket.sendto(b"beat", (ORIGIN, ECHO_PORT))
         with suppress(OSError):
@@ -152,14 +152,14 @@ class Pulse:
 def kinds(number: int) -> Iterator[tuple[str, Callable[[], socket.socket]]]:
     """Yield every kind of probe with what sends it and returns the socket."""
     for version, family in ((4, socket.AF_INET), (6, socket.AF_INET6)):
-        where = NOBODY[family]
+        where = UNANSWERED[family]
         yield f"UDP {version}", partial(datagram, family, (where, 9), b"probe")
         yield f"TCP {version}", partial(connection, family, (where, 9))
         yield f"ICMP {version}", partial(echo, family, where)
     for name, server in RESOLVERS.items():
         yield name, partial(datagram, socket.AF_INET, (server, 53), query(number))
     from_uplink = partial(
-        datagram, socket.AF_INET, (NOBODY[socket.AF_INET], 9), b"probe", os.environ["UPLINK"]
+        datagram, socket.AF_INET, (UNANSWERED[socket.AF_INET], 9), b"probe", os.environ["UPLINK"]
     )
     yield "UDP from the uplink's address", from_uplink
 
@@ -201,7 +201,7 @@ def connection(family: int, where: tuple[str, int]) -> socket.socket:
 
 
 def query(number: int) -> bytes:
-    """Return a DNS query for the A record of a name nobody has asked for yet."""
+    """Return a DNS query for the A record of a name that is in no cache."""
     labels = (f"n{number}", "probe", "test")
     name = b"".join(bytes([len(one)]) + one.encode() for one in labels)
     return struct.pack("!HHHHHH", number & 0xFFFF, 0x0100, 1, 0, 0, 0) + name + b"\0\0\1\0\1"

@@ -51,7 +51,7 @@ class Swarm:
     def __enter__(self) -> Self:
         """Make the Swarm, its secret and the node's label."""
         with ExitStack() as stack:
-            # Nobody joins: it listens to itself.
+            # A single node: it listens on loopback.
             docker_cli("swarm", "init", "--advertise-addr", "127.0.0.1", "--listen-addr", "127.0.0.1")
             stack.callback(self._leave)
             docker_cli("secret", "create", "ss-warp-password", "-", config=PASSWORD)

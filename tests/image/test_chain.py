@@ -194,7 +194,7 @@ def test_from_a_cold_start_to_the_first_byte(fresh: Stage) -> None:
 @pytest.mark.parametrize("after", [0.0, 0.1, 0.5, 1.0, 2.0])
 def test_it_stops_at_any_moment(fresh: Stage, after: float) -> None:
     container = fresh.start()
-    # Before tini listens there is nobody to signal: to process 1 the kernel delivers what is handled only.
+    # Before tini listens a signal has no receiver: to process 1 the kernel delivers what is handled only.
     eventually(lambda: len(container.top()["Processes"]) > 1, "tini has started the supervisor", 5)
     began = time.monotonic()
     eventually(lambda: time.monotonic() - began >= after, "it is on its way", after + 1)

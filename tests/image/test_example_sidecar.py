@@ -67,7 +67,7 @@ def test_d09_l13_names_from_outside_are_asked_for_by_the_tunnel_alone(
     probed(reader, 100)
     asked = [one for one in internet.cloudflare("GET", "/origin/seen") if one["protocol"].startswith("dns")]
     heard = internet.heard()
-    record("queries at the origin", f"{len(asked)} by WARP, {heard.counts.get('dns', 0)} on the uplink")
+    record("queries at the origin", f"{len(asked)} through WARP, {heard.counts.get('dns', 0)} on the uplink")
     assert len(asked) >= 200
     assert {one["warp"] for one in asked} == {"on"}
     assert heard.leaks == {} and "dns" not in heard.counts

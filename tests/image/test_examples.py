@@ -173,4 +173,4 @@ def test_host(internet: Internet, host: Container, mode: str, number: int) -> No
         assert internet.heard().leaks == {}
         example.container("ss-warp").stop(timeout=10)
         assert {warp for _, warp in example.asked(host).values()} == {"off"}, "a clean stop takes all back"
-        internet.heard()  # that was in clear, as it should be: nobody else's leak
+        internet.heard()  # that was in clear, as it should be: no leak

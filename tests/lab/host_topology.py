@@ -66,7 +66,7 @@ WAVERING = ("valid_life_time", "preferred_life_time", "stats64")
 
 @contextmanager
 def host_lab(state: Path, *, containers: bool = True) -> Iterator[Lab]:
-    """Yield the lab, built. Without `containers` conntrack sleeps until somebody wants it."""
+    """Yield the lab, built. Without `containers` conntrack sleeps until a rule needs it."""
     with ExitStack() as stack:
         lab = stack.enter_context(Lab(state))
         host = Namespace.named(lab.name("H"))

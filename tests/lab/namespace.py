@@ -15,17 +15,17 @@ COMMANDS = (
     "ip -d address",
     "nft -s list ruleset",
 )
-SOMEBODYS = """
-table inet somebody {
+OTHERS = """
+table inet neighbour {
     set friends { type ipv4_addr; elements = { 192.0.2.77 } }
     chain out { type filter hook output priority 5; policy accept; ip daddr @friends counter drop; }
 }
-table ip somebodys_nat {
+table ip neighbour_nat {
     chain post { type nat hook postrouting priority srcnat; oifname "other0" masquerade; }
 }
 """
-"""What somebody else has there, before us and after us."""
-SOMEBODYS_LINES = (
+"""What other programs have there, before us and after us."""
+OTHERS_LINES = (
     "link add other0 type veth peer name other1",
     "link set other1 up",
     "address add 10.77.0.1/24 dev other0",
@@ -40,10 +40,10 @@ SOMEBODYS_LINES = (
 
 
 def furnish(lab: Lab, place: Place = "H") -> None:
-    """Put somebody else's links, routes, rules and tables there."""
-    for line in SOMEBODYS_LINES:
+    """Put other programs' links, routes, rules and tables there."""
+    for line in OTHERS_LINES:
         lab.run(place, ["ip", *line.split()])
-    lab.run(place, ["nft", "-f", "-"], text=SOMEBODYS)
+    lab.run(place, ["nft", "-f", "-"], text=OTHERS)
 
 
 def dump(lab: Lab, place: Place = "H") -> str:

@@ -225,7 +225,7 @@ def ticks(pid: int) -> int:
 
 
 def health(lab: Lab) -> tuple[int, str]:
-    """Return status and text of /healthz; 0 while nobody listens."""
+    """Return status and text of /healthz; 0 without a listener."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with lab.inside("H"):
         try:

@@ -1,6 +1,6 @@
 """docs/routing.md tells a story with what `ss-warp explain` prints; here it is printed in the lab.
 
-`make docs` runs this module: it prints the page with its outputs written anew.
+`make docs` runs this module: it prints the page with fresh outputs.
 """
 
 import os
@@ -21,7 +21,7 @@ PAGE = Path(__file__).parents[2] / "docs/routing.md"
 BLOCK = re.compile(r"^<!-- (\w+): ([^\n]+) -->\n(?:```console\n.*?^```\n)?", re.DOTALL | re.MULTILINE)
 
 
-def written_anew(page: str, said: dict[tuple[str, str], str]) -> str:
+def rewritten(page: str, said: dict[tuple[str, str], str]) -> str:
     """Return the page with each marker followed by what was said for it."""
 
     def block(match: re.Match[str]) -> str:
@@ -53,7 +53,7 @@ def _server(lab: Lab, state: Path, mode: str) -> Iterator[Product]:
     with on_host(lab, state, "full" if mode == "dead" else mode) as product:
         product.serving()
         if mode == "dead":
-            # Nobody repairs it while the supervisor is stopped.
+            # Nothing repairs it while the supervisor is stopped.
             os.kill(product.pid, signal.SIGSTOP)
             lab.run("H", ["ip", "link", "del", "wg0"])
         try:
@@ -66,7 +66,7 @@ def regenerated() -> str:
     """Build the lab and return the page as it should be."""
     page = PAGE.read_text()
     with TemporaryDirectory() as directory, host_lab(Path(directory) / "cloudflare", containers=False) as lab:
-        return written_anew(page, explained(lab, Path(directory), page))
+        return rewritten(page, explained(lab, Path(directory), page))
 
 
 if __name__ == "__main__":

@@ -17,7 +17,7 @@ from tests.pace import longer
 
 TRACE4, TRACE6 = ip_address("1.1.1.1"), ip_address("2606:4700:4700::1111")
 RESOLVERS = [TRACE4, TRACE6, ip_address("1.0.0.1"), ip_address("2606:4700:4700::1001")]
-"""DNS_ADDRESSES, all of which are asked outside the tunnel in an outage."""
+"""DNS_ADDRESSES: an outage sends a query to each of them outside the tunnel."""
 EDGE = [ip_network("162.159.192.0/24"), ip_network("2606:4700:d0::/48")]
 
 
@@ -36,7 +36,7 @@ class Scene:
         return pid
 
     def reaches(self, target: Target) -> bool:
-        """Say whether `target` sees a request of ours come out of WARP, right now."""
+        """Say whether `target` sees a request from here come out of WARP, right now."""
         with suppress(OSError, HTTPException):  # also cut in the middle of an answer
             return self.client.trace(target, timeout=longer(0.5)).warp == "on"
         return False

@@ -22,7 +22,7 @@ type Protocol = Literal["udp", "tcp", "icmp", "dns", "fragment"]
 PROTOCOLS: tuple[Protocol, ...] = ("udp", "tcp", "icmp", "dns")
 SSSERVER = 58388
 PUBLIC = ("9.9.9.9", "2620:fe::fe")
-"""Where probes go: public addresses at which nobody answers."""
+"""Where probes go: public addresses that do not answer."""
 MARKED = re.compile(rb"probe of the lab ([^|]*)\|")
 # linux/in.h
 IP_MTU_DISCOVER, IP_PMTUDISC_DO = 10, 2
@@ -59,7 +59,7 @@ class Kind:
         """The datagram."""
         match self.protocol:
             case "dns":
-                # The mark is the name that is asked for: one label, of any bytes.
+                # The mark is the queried name: one label, of any bytes.
                 name = bytes([len(self.mark)]) + self.mark + b"\0"
                 return struct.pack("!6H", 7, 0x0100, 1, 0, 0, 0) + name + struct.pack("!2H", 1, 1)
             case "icmp":
@@ -68,7 +68,7 @@ class Kind:
                 body = self.mark + bytes(len(self.mark) % 2)
                 return head[:2] + struct.pack("!H", checksum(head + body)) + head[4:] + body
             case "fragment":
-                # The end of a datagram whose beginning nobody sends (RFC 791): offset 8, protocol UDP.
+                # The end of a datagram whose beginning is never sent (RFC 791): offset 8, protocol UDP.
                 # Length, identification, source and checksum are filled in by the kernel.
                 head = struct.pack(
                     "!BBHHHBBH4x4s", 0x45, 0, 0, 0, 1, 64, 17, 0, ip_address(self.address[0]).packed
@@ -124,7 +124,7 @@ def owned(uid: int) -> Iterator[None]:
 
 
 def opened(kind: Kind) -> socket.socket:
-    """Return a socket for this kind, made in this thread's namespace; nobody waits for it."""
+    """Return a socket for this kind, made in this thread's namespace; it does not block."""
     family = socket.AF_INET if kind.version == 4 else socket.AF_INET6
     raw = socket.IPPROTO_ICMP if kind.version == 4 else socket.IPPROTO_ICMPV6
     with owned(kind.uid):

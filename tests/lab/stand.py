@@ -97,7 +97,7 @@ class Edge:
         ip(f"-n {self.name} link set dev {self.name} mtu 1280 up")
 
     def end(self) -> None:
-        """Kill it; nobody answers."""
+        """Kill it; the far end is silent."""
         if self.engine:
             self.engine.kill()
             self.engine.wait()
@@ -174,7 +174,7 @@ async def answered(sock: socket.socket, limit: float = 5.0) -> float:
 async def until(condition: Any, limit: float = 2.0) -> float:
     begun = time.monotonic()
     with anyio.fail_after(limit):
-        while not condition():  # noqa: ASYNC110 - nobody could set an event
+        while not condition():  # noqa: ASYNC110 - there is no event to wait for
             await anyio.sleep(0.002)
     return time.monotonic() - begun
 

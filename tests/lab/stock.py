@@ -77,7 +77,7 @@ class Client:
         self._process: subprocess.Popen[bytes] | None = None
 
     def restart(self) -> None:
-        """Start the engine anew, unconfigured.
+        """Restart the engine, unconfigured.
 
         Needed before an endpoint of another family: after IPv4, wireguard-go 0.0.20231211 sends what is for
         an IPv6 endpoint to its first four bytes.
@@ -102,7 +102,7 @@ class Client:
             self._socket.unlink(missing_ok=True)
 
     def configure(self, account: Account, endpoint: str) -> None:
-        """Set the key and make the peer anew, with everything allowed."""
+        """Set the key and replace the peer, with everything allowed."""
         peer = account.body["config"]["peers"][0]["public_key"]
         lines = [
             "set=1",

@@ -20,7 +20,7 @@ PACE = 5
 A_YEAR_AGO = "2025-01-01T00:00:00+00:00"
 
 
-def test_a_03_a_device_that_was_deleted_is_registered_anew(tmp_path: Path, record: Record) -> None:
+def test_a_03_a_device_that_was_deleted_is_registered_again(tmp_path: Path, record: Record) -> None:
     """Asked after three rounds of repairs, the second time that the API says so, in the same process."""
     # The first device answers at every endpoint, the second at its own.
     environment = {"SHADOWSOCKS": "off", "WARP_ENDPOINTS": "162.159.192.2:2408"}

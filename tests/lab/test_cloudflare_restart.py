@@ -1,6 +1,6 @@
 """The emulator's own life: killed, started again, taken down.
 
-H ── R ── F      the standard lab (topology.py), built anew for each test
+H ── R ── F      the standard lab (topology.py), built for each test
 """
 
 import os

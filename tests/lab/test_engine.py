@@ -1,4 +1,4 @@
-"""Which WireGuard carries the packets when nobody chose: the kernel's where it has one, else userspace."""
+"""Which WireGuard carries the packets by default: the kernel's where it has one, else userspace."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ pytestmark = [pytest.mark.lab, pytest.mark.vm]
 
 
 def test_auto_takes_the_kernel_where_it_can_and_says_so(lab: Lab, tmp_path: Path) -> None:
-    """What this kernel can is asked by iproute2; in the emulated machine it must be able to."""
+    """iproute2 tells what this kernel can do; in the emulated machine it must have WireGuard."""
     kernel = lab.run("R", ["ip", "link", "add", "probe", "type", "wireguard"], check=False).returncode == 0
     assert kernel or IMPLEMENTATION != "kernel"
     expected = "kernel" if kernel else "userspace"

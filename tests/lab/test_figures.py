@@ -113,7 +113,7 @@ def impatient(client: Client, arrived: list[float]) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def kept(scene: Scene) -> Path:
-    """A volume with an account; nobody runs on it any more."""
+    """A volume with an account that is no longer in use."""
     assert scene.product.stop() == 0
     return scene.product.state
 

@@ -1,4 +1,4 @@
-"""Host placement: nobody is locked out, and afterwards everything is as before (K-01, 02, 04, 07, 08, 13)."""
+"""Host placement: no lockout, and afterwards everything is as before (K-01, 02, 04, 07, 08, 13)."""
 
 import time
 from collections.abc import Callable, Iterator

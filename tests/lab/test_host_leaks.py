@@ -30,7 +30,7 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
 
 
 def test_sessions_older_than_conntrack_live_on(lab: Lab, tmp_path: Path, record: Record) -> None:
-    """Nobody tracks connections here before we come, and this server speaks first."""
+    """Connections are not tracked before ss-warp starts, and this server speaks first."""
     before = dump(lab)
     sessions = [Session(lab, address) for address in HOST]
     with on_host(lab, tmp_path / "state", "full") as product:

@@ -198,7 +198,7 @@ def test_c09_killed_and_started_again(lab: Lab, tmp_path: Path, mode: str, recor
         product.stop(signal.SIGKILL)
         left = dump(lab)
         assert left != before
-        assert greeted(lab, ADDRESSES[1], SSH), "reachable with nobody at the wheel"
+        assert greeted(lab, ADDRESSES[1], SSH), "reachable without a supervisor"
         if mode == "full":
             still = traced(lab, TRACE4)
             assert (still and still.warp) == ("on" if lives_on else None), "by the tunnel or not at all"

@@ -63,7 +63,7 @@ def engines(product: Product) -> list[int]:
 
 @pytest.mark.timeout(60 + 5 * REPEAT)
 def test_the_engine_killed_under_load(scene: Scene, mode: str, record: Record) -> None:
-    """L-07 and C-07, at moments that nobody chose."""
+    """L-07 and C-07, at random moments."""
     took = []
     before = ways(scene.lab)
     kinds = KINDS[mode] + light(BOUND)
@@ -94,7 +94,7 @@ def test_the_engine_killed_under_load(scene: Scene, mode: str, record: Record) -
 
 
 @pytest.mark.parametrize("deed", ["down", "delete"])
-def test_wg0_taken_away_by_somebody(scene: Scene, mode: str, deed: str, record: Record) -> None:
+def test_wg0_taken_away(scene: Scene, mode: str, deed: str, record: Record) -> None:
     """L-08, again and again; renamed and moved away in tests/lab/leaks."""
     command = {"down": ["ip", "link", "set", "wg0", "down"], "delete": ["ip", "link", "del", "wg0"]}[deed]
     took = []

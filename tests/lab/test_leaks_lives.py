@@ -35,7 +35,7 @@ ROUNDS = max(1, REPEAT // 20)
 
 PLACES = [("own", "full"), ("own", "proxy"), ("host", "full"), ("host", "proxy")]
 TRACKED = (
-    "table inet somebodys { chain c { type filter hook output priority 0; ct state invalid counter; }; }"
+    "table inet neighbours { chain c { type filter hook output priority 0; ct state invalid counter; }; }"
 )
 
 
@@ -58,7 +58,7 @@ class Life:
 
     @contextmanager
     def probed(self) -> Iterator[Prober]:
-        """Probe all the time, every 2 ms; across a stop nothing is asked of a host's."""
+        """Probe all the time, every 2 ms; a host promises nothing across a stop."""
         kinds = light(everybody(full=self.mode == "full")) if self.placement == "own" else ()
         with watched(self.lab, first_run=True), Prober(self.lab, kinds, gap=0.002) as prober:
             yield prober
@@ -200,7 +200,7 @@ def test_l24_the_interface_is_there_first(life: Life, record: Record) -> None:
     assert {*answers} == {"on"}
     record(
         f"L-24, {life.name}",
-        f"{refused} of 20 requests refused before, then {len(answers)} by WARP; 0 of {tried} probes in clear",
+        f"{refused} of 20 refused before, {len(answers)} through WARP after; 0 of {tried} probes in clear",
     )
 
 

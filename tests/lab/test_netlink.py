@@ -88,7 +88,7 @@ def test_the_fake_answers_as_linux_does(steps: list[tuple[bool, Item]]) -> None:
     assert fake == real
 
 
-def test_rules_that_say_more_than_ours_are_somebody_elses(namespace: Namespace) -> None:
+def test_rules_that_say_more_than_ours_belong_to_others(namespace: Namespace) -> None:
     namespace.ip(
         "rule add priority 32764 iif lo uidrange 5-5 lookup 51820 protocol kernel",
         "rule add priority 32764 not iif lo lookup 51820 protocol kernel",

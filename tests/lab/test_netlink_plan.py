@@ -119,7 +119,7 @@ def test_ssservers_user_is_led_into_the_tunnel_beside_a_direct_family(namespace:
     inside(namespace, play)
 
 
-def test_what_somebody_does_to_it_is_restored(namespace: Namespace) -> None:
+def test_what_others_do_to_it_is_restored(namespace: Namespace) -> None:
     plug(namespace, *ETH0)
     netlink = SystemNetlink()
 

@@ -112,7 +112,7 @@ def test_an_account_that_cannot_be_used_is_saved_and_read_again(
         assert "Traceback" not in product.log
         assert shown(lab, product) == []
         assert half_written(product.state) == []
-        # What was refused is asked for again after five minutes; what is registered is kept meanwhile.
+        # A refused request is repeated after five minutes; what is registered is kept meanwhile.
         product.start().said("retrying in")
         assert len(lab.cloudflare.registrations()) == 1, "what is registered is never registered again"
 

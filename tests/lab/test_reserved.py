@@ -81,7 +81,7 @@ def test_none_of_100_mb_goes_without_them(
 
 
 def test_off_there_is_no_connection_to_such_an_edge(lab: Lab, state: Path) -> None:
-    """So the check above can fail; other edges answer with zeros what is asked with zeros (E6)."""
+    """So the check above can fail; other edges answer zeros with zeros (E6)."""
     before = device(lab)
     with started(lab, state, WARP_RESERVED="off") as product:
         eventually(lambda: device(lab).without_reserved > before.without_reserved + 1, "tries", 20)

@@ -1,4 +1,4 @@
-"""One account for ever: kept volumes, and one volume that several want at once."""
+"""One account per volume: kept volumes, and one volume that several starts want at once."""
 
 import os
 import statistics
@@ -35,7 +35,7 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
 
 
 def objects(lab: Lab) -> list[str]:
-    """Return everything of ours that could grow from start to start."""
+    """Return everything that could grow from start to start."""
     tracked = "conntrack -C 2>/dev/null || cat /proc/sys/net/netfilter/nf_conntrack_count"
     namespace = lab.name("H")
     return [
@@ -118,7 +118,7 @@ def test_an_api_in_a_black_hole_makes_no_start_slower(lab: Lab, tmp_path: Path, 
             cf.port(port)
             times.append(start())
     cf.port("open")
-    assert cf.calls() == [], "nobody is asked, so nobody is missed"
+    assert cf.calls() == [], "no call, so none can fail"
     with_it, without = (statistics.median(times) for times in took.values())
     pairs = [gone - there for there, gone in zip(took["open"], took["dropped"], strict=True)]
     record(

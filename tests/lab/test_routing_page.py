@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.lab.routing_page import PAGE, asked, regenerated, written_anew
+from tests.lab.routing_page import PAGE, asked, regenerated, rewritten
 
 pytestmark = pytest.mark.lab
 
@@ -19,5 +19,5 @@ def test_a_stale_output_is_noticed() -> None:
     page = PAGE.read_text()
     said = dict.fromkeys(asked(page), "something else\n")
     assert len(said) > 8
-    assert written_anew(page, said).count("something else") == len(said)
-    assert written_anew(written_anew(page, said), said) == written_anew(page, said)
+    assert rewritten(page, said).count("something else") == len(said)
+    assert rewritten(rewritten(page, said), said) == rewritten(page, said)

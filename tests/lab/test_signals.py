@@ -175,7 +175,7 @@ def test_c14_an_ssserver_that_hangs_is_started_again(scene: Scene, record: Recor
 @pytest.mark.timeout(90 + HOLD)
 @pytest.mark.parametrize("whom", ["supervisor", "all"])
 def test_c14_c15_frozen_it_resumes_and_repairs_little(scene: Scene, whom: str, record: Record) -> None:
-    """SIGSTOP to all of them is what a freezer does to timers: time goes on, nobody looks."""
+    """SIGSTOP to all of them is what a freezer does to timers: time goes on, unseen."""
     product, said = scene.product, len(scene.product.lines)
     children = product.children("ss-warp-wireguard") + product.children("ssserver")
     frozen = [product.pid, *(children if whom == "all" else ())]

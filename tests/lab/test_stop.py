@@ -49,7 +49,7 @@ def state(lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @contextmanager
 def as_before(lab: Lab) -> Iterator[None]:
     before = dump(lab)
-    assert "somebody" in before
+    assert "table inet neighbour" in before
     yield
     assert differences(before, dump(lab)) == []
 

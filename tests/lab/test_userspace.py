@@ -97,7 +97,7 @@ async def test_a_panic_ends_it_and_the_next_one_takes_over(edge: Edge, tmp_path:
     assert took <= 2
 
 
-async def test_deleted_by_somebody_it_is_reported_at_once_and_made_anew(edge: Edge) -> None:
+async def test_deleted_it_is_reported_at_once_and_recreated(edge: Edge) -> None:
     reports: list[Trouble] = []
     async with kept(reports) as device:
         with ask() as sock:
@@ -109,7 +109,7 @@ async def test_deleted_by_somebody_it_is_reported_at_once_and_made_anew(edge: Ed
         await dress()
         with ask() as sock:
             await answered(sock)
-        print(f"gone noticed after {noticed:.3f} s, made anew in {time.monotonic() - begun:.3f} s")
+        print(f"gone noticed after {noticed:.3f} s, recreated in {time.monotonic() - begun:.3f} s")
         assert noticed < 1.5
         assert time.monotonic() - begun < 2
         (pid,) = engines()
@@ -134,7 +134,7 @@ async def test_a_new_peer_mends_a_session_that_the_edge_forgot(edge: Edge) -> No
 
 async def test_a_leftover_engine_of_an_earlier_run_is_ended(edge: Edge) -> None:
     ip(f"tuntap add dev {NAME} mode tun vnet_hdr")
-    old = subprocess.Popen(  # noqa: ASYNC220 - nobody else waits
+    old = subprocess.Popen(  # noqa: ASYNC220 - no other task waits
         [*LEASH, "ss-warp-wireguard", "-f", NAME], env=os.environ | {"WG_PROCESS_FOREGROUND": "1"}
     )
     await until(Path(f"/var/run/wireguard/{NAME}.sock").exists)

@@ -65,7 +65,7 @@ CABLES = (
         Port("R", "to-f", ("192.0.2.1/24", "2001:db8:f::1/64"), ("192.0.2.2", "2001:db8:f::2")),
     ),
 )
-# F knows only these: a default back to R would let packets for nobody run in circles.
+# F knows only these: a default back to R would let unclaimed packets run in circles.
 BACK = (
     "route add 198.51.100.0/24 via 192.0.2.1",
     "route add 203.0.113.0/24 via 192.0.2.1",

@@ -13,7 +13,7 @@ from tests.lab.topology import Lab, Place
 
 
 def greeted(lab: Lab, address: object, port: int, place: str = "C", within: float = 3.0) -> str | None:
-    """Connect and return whom the server saw, None when nobody answered."""
+    """Connect and return the client address the server saw, None without an answer."""
     family = socket.AF_INET6 if ":" in str(address) else socket.AF_INET
     with lab.inside(cast("Place", place)):
         sock = socket.socket(family, socket.SOCK_STREAM)

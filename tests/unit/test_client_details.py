@@ -44,7 +44,7 @@ def test_the_block_has_the_links_of_each_user() -> None:
 async def test_the_block_is_printed_until_it_was_printed(
     world: FakeWorld, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A first start that could not connect has generated the keys, and nobody has seen them."""
+    """A first start that could not connect has generated keys that were never shown."""
     load_or_generate(world.settings())
     assert BLOCK in await block_of(world, capsys)
     assert BLOCK not in await block_of(world, capsys)

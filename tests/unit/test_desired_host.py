@@ -41,7 +41,7 @@ def host() -> FakeNetlink:
     made.plug("eth0", "203.0.113.7/24", "203.0.113.8/24", "2001:db8:7::7/64", kind="")
     made.plug("docker0", "172.17.0.1/16", kind="bridge")
     made.plug("lo2", "198.51.100.1/32", kind="dummy")
-    made.somebody(
+    made.meddle(
         Route(ip_network("0.0.0.0/0"), 254, "eth0", gateway=ip_address("203.0.113.1")),
         Rule(4, 5210, 254, mark=TAILSCALE, protocol=3),
     )
@@ -90,7 +90,7 @@ async def test_bridges_are_no_uplinks_when_the_default_route_is_gone(host: FakeN
 
 
 async def test_marks_of_everybody_and_our_own_are_not_foreign(host: FakeNetlink) -> None:
-    host.somebody(
+    host.meddle(
         Rule(4, 7, 254, mark=Mark(0, 0xFF)),
         Rule(4, 8, 254, mark=HOST.mark),
         Rule(4, 9, 254, mark=Mark(5, 5), more="tos 4"),
@@ -129,7 +129,7 @@ async def test_before_the_tunnel_only_ssserver_is_policed_but_after_a_failure_al
     closed = policy_after_failure(load(ROUTE_MODE="full"), HOST, found, frozenset({22}))
     assert isinstance(closed, HostFull)
     assert (closed.addresses, closed.endpoints, closed.uplinks) == ((), frozenset(), ("eth0",))
-    assert closed.listening == (22,), "sessions that conntrack met halfway look outbound for ever"
+    assert closed.listening == (22,), "sessions that conntrack met halfway always look outbound"
 
 
 OTHERS: list[tuple[Item, OurIds]] = [
@@ -142,7 +142,7 @@ OTHERS: list[tuple[Item, OurIds]] = [
 
 @pytest.mark.parametrize(("theirs", "ours"), OTHERS)
 async def test_others_numbers_are_avoided(host: FakeNetlink, theirs: Item, ours: OurIds) -> None:
-    host.somebody(theirs)
+    host.meddle(theirs)
     snapshot, _ = await around(host)
     assert choose_ids(load(ROUTE_MODE="full"), (), snapshot) == ours
     assert choose_ids(load(ROUTE_MODE="full"), (HOST,), snapshot) == HOST, "what is on record is ours"
@@ -151,7 +151,7 @@ async def test_others_numbers_are_avoided(host: FakeNetlink, theirs: Item, ours:
 
 
 async def test_in_proxy_only_two_priorities_are_needed(host: FakeNetlink) -> None:
-    host.somebody(
+    host.meddle(
         Rule(4, 32764, 254, more="suppress_prefixlength 0", protocol=3), Rule(4, 32757, 7, protocol=3)
     )
     snapshot, _ = await around(host)
@@ -162,7 +162,7 @@ async def test_a_source_rule_of_the_hosts_keeps_its_table_wherever_it_stands(hos
     settings = load(ROUTE_MODE="full")
     for priority in 10001, 32764, 32765:
         theirs = Rule(4, priority, 101, source=ip_network("203.0.113.8/32"), protocol=3)
-        host.somebody(theirs)
+        host.meddle(theirs)
         snapshot, found = await around(host)
         ours = choose_ids(settings, (), snapshot)
         assert ours == HOST
@@ -172,12 +172,12 @@ async def test_a_source_rule_of_the_hosts_keeps_its_table_wherever_it_stands(hos
         }
         assert rows[ip_network("203.0.113.8/32")] == 101
         assert rows[ip_network("203.0.113.7/32")] == 254
-        host.somebody(theirs, removes=True)
+        host.meddle(theirs, removes=True)
 
 
 async def test_a_rule_that_says_more_than_a_source_is_not_followed(host: FakeNetlink) -> None:
     network = ip_network("203.0.113.8/32")
-    host.somebody(
+    host.meddle(
         Rule(4, 9, 101, source=network, mark=Mark(4, 4), protocol=3),
         Rule(4, 9, 102, source=network, more="tos 16", protocol=3),
         Rule(4, 9, 103, source=network, destination=network, protocol=3),

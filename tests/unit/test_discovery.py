@@ -1,4 +1,4 @@
-"""What is asked before there is a tunnel: by marked sockets, through holes that close again."""
+"""Queries before the tunnel exists: on marked sockets, through holes that close again."""
 
 import logging
 from collections.abc import AsyncIterator

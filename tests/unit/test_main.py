@@ -55,13 +55,13 @@ def test_all_problems_of_the_settings_are_told(capsys: pytest.CaptureFixture[str
 
 @pytest.mark.parametrize("deep", [False, True])
 def test_a_defect_shows_where_it_is(deep: bool, capsys: pytest.CaptureFixture[str]) -> None:
-    failure: Exception = KeyError("what nobody thought of")
+    failure: Exception = KeyError("the unexpected")
     if deep:
         failure = ExceptionGroup("", [errors.PlatformError("this, too"), ExceptionGroup("", [failure])])
     assert guarded(raising(failure)) == 70
     printed = capsys.readouterr().err
     assert printed.startswith("Traceback (most recent call last):\n") or deep
-    assert "KeyError: 'what nobody thought of'" in printed
+    assert "KeyError: 'the unexpected'" in printed
     assert printed.endswith("ss-warp: this is a bug: please report it together with the lines above\n")
 
 

@@ -42,12 +42,12 @@ async def test_what_others_do_with_their_own_does_not_use_up_the_repairs(
 ) -> None:
     async with followed() as scene:
         for _ in range(50):
-            scene.netlink.somebody(OTHERS)
+            scene.netlink.meddle(OTHERS)
             await scene.moment()
-            scene.netlink.somebody(OTHERS, removes=True)
+            scene.netlink.meddle(OTHERS, removes=True)
             await scene.moment()
         before = str(scene.netlink)
-        scene.netlink.somebody(LinkUp("wg0"), removes=True)
+        scene.netlink.meddle(LinkUp("wg0"), removes=True)
         assert str(scene.netlink) != before
         await scene.moment()
         assert str(scene.netlink) == before
@@ -60,7 +60,7 @@ async def test_an_engine_that_sets_the_mtu_is_corrected_without_a_word(
     async with followed() as scene:
         before = str(scene.netlink)
         for _ in range(20):
-            scene.netlink.somebody(LinkUp("wg0", 1420))
+            scene.netlink.meddle(LinkUp("wg0", 1420))
             assert str(scene.netlink) != before
             await scene.moment()
             assert str(scene.netlink) == before
@@ -70,12 +70,12 @@ async def test_an_engine_that_sets_the_mtu_is_corrected_without_a_word(
 async def test_suspicions_are_raised_by_what_changes() -> None:
     async with followed() as scene:
         assert scene.surroundings.triggers.take() == frozenset()
-        scene.netlink.somebody(LinkAddress("eth0", ip_interface("172.18.0.9/16")))
+        scene.netlink.meddle(LinkAddress("eth0", ip_interface("172.18.0.9/16")))
         await scene.moment()
         assert scene.surroundings.triggers.take() == frozenset(), "one more address moves no packet"
-        scene.netlink.somebody(LinkAddress("eth0", ip_interface("172.18.0.5/16")), removes=True)
+        scene.netlink.meddle(LinkAddress("eth0", ip_interface("172.18.0.5/16")), removes=True)
         await scene.moment()
         assert scene.surroundings.triggers.take() == {Trigger.UPLINK}
-        scene.netlink.somebody(Link("wg0", "tun"), removes=True)
+        scene.netlink.meddle(Link("wg0", "tun"), removes=True)
         await scene.moment()
         assert scene.surroundings.triggers.take() == {Trigger.GONE}

@@ -1,4 +1,4 @@
-"""A device that was made anew: whoever is bound to the old one has to start again."""
+"""A recreated device: programs bound to the old one have to restart."""
 
 import anyio
 import pytest
@@ -20,14 +20,14 @@ async def test_another_device_of_the_same_name_is_told_and_an_outage_of_the_same
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(wait)
             await scene.clock.sleep(0.1)
-            scene.netlink.somebody(LinkUp("wg0"), removes=True)
+            scene.netlink.meddle(LinkUp("wg0"), removes=True)
             await scene.clock.sleep(1)
             assert told == []
-            scene.netlink.somebody(Link("wg0", "tun"), removes=True)
+            scene.netlink.meddle(Link("wg0", "tun"), removes=True)
             await scene.clock.sleep(1)
             assert told == []
             # Some other device has taken the number meanwhile.
             scene.netlink.plug("eth7")
-            scene.netlink.somebody(Link("wg0", "tun"))
+            scene.netlink.meddle(Link("wg0", "tun"))
             await scene.clock.sleep(1)
             assert told == [1]

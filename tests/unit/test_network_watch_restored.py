@@ -19,7 +19,7 @@ def world(anyio_backend: str) -> Iterator[FakeWorld]:
         yield world
 
 
-async def test_rules_and_routes_that_somebody_removes_are_restored_and_told(
+async def test_rules_and_routes_that_others_remove_are_restored_and_reported(
     world: FakeWorld, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with world.serving():
@@ -28,7 +28,7 @@ async def test_rules_and_routes_that_somebody_removes_are_restored_and_told(
         routes = [route for route in world.netlink.routes if route.table == 51820]
         items: list[Item] = [*ours, *routes]
         for item in items:
-            world.netlink.somebody(item, removes=True)
+            world.netlink.meddle(item, removes=True)
             assert str(world) != before
             await world.until(lambda: str(world) == before)
             await world.clock.sleep(60)
@@ -36,7 +36,7 @@ async def test_rules_and_routes_that_somebody_removes_are_restored_and_told(
     assert [line.partition(": ")[2] for line in told] == [one.command("add") for one in items]
 
 
-async def test_tables_that_somebody_flushes_or_changes_are_loaded_again(
+async def test_tables_that_others_flush_or_change_are_loaded_again(
     world: FakeWorld, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with world.serving():
@@ -86,22 +86,22 @@ async def test_a_kernel_that_refuses_is_told_and_tried_at_the_next_change(
         before = str(world)
         rule = next(rule for rule in world.netlink.rules if rule.priority == 18)
         world.netlink.denied = True
-        world.netlink.somebody(rule, removes=True)
+        world.netlink.meddle(rule, removes=True)
         await world.clock.sleep(1)
         world.netlink.denied = False
         assert "cannot restore the network: ip -4 rule add priority 18" in caplog.text
-        world.netlink.somebody(OTHERS)
-        world.netlink.somebody(OTHERS, removes=True)
+        world.netlink.meddle(OTHERS)
+        world.netlink.meddle(OTHERS, removes=True)
         await world.until(lambda: str(world) == before)
 
 
-async def test_a_deleted_device_is_suspected_and_made_anew(
+async def test_a_deleted_device_is_suspected_and_recreated(
     world: FakeWorld, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with world.serving() as board:
         before, deleted = str(world), world.clock.now
         for name in ("wg0", "ssw-null"):
-            world.netlink.somebody(Link(name, "tun"), removes=True)
+            world.netlink.meddle(Link(name, "tun"), removes=True)
         await world.until(lambda: str(world) == before and board.status.state is State.CONNECTED)
         assert world.clock.now - deleted < 2
     assert [line for line in caplog.messages if line.startswith("wg0 is gone")]
@@ -112,9 +112,9 @@ async def test_a_new_uplink_address_gets_its_rule_and_a_lost_one_a_new_session(w
         engine = world.processes.engine()
         assert engine
         configured, moved = len(engine.requests), world.clock.now
-        world.netlink.somebody(LinkAddress("eth0", ip_interface("192.168.7.7/24")))
+        world.netlink.meddle(LinkAddress("eth0", ip_interface("192.168.7.7/24")))
         await world.until(lambda: "ip -4 rule add priority 18 from 192.168.7.7 lookup main" in str(world))
-        world.netlink.somebody(LinkAddress("eth0", ip_interface("172.18.0.5/16")), removes=True)
+        world.netlink.meddle(LinkAddress("eth0", ip_interface("172.18.0.5/16")), removes=True)
         await world.until(lambda: len(engine.requests) == configured + 1)
         assert world.clock.now - moved < 2
     assert world.processes.engine() is None

@@ -15,7 +15,7 @@ from entrypoint.retry import MOST_JITTER, retrying
 
 NODES = int(os.environ.get("FUZZ", 10_000))
 OUTAGE = 120.0
-"""Seconds in which nobody reaches the API."""
+"""Seconds without the API."""
 CAPACITY = NODES / 100
 """Registrations that it then carries out each second; the rest are answered 429."""
 RETRY_AFTER = 60.0

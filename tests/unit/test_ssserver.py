@@ -143,11 +143,11 @@ async def test_one_that_speaks_but_takes_no_client_keeps_those_it_has(world: Fak
 async def test_a_new_address_is_listened_on_a_vanished_one_disturbs_nobody(world: FakeWorld) -> None:
     async with world.serving() as board:
         assert servers(last(world)) == ["172.18.0.5", "fd00:18::5"]
-        world.netlink.somebody(NEW)
+        world.netlink.meddle(NEW)
         await world.until(started(world, 2))
         await world.until(lambda: listeners(board) == 6)
         assert sorted(servers(last(world))) == ["172.18.0.5", "172.18.0.9", "fd00:18::5"]
-        world.netlink.somebody(NEW, removes=True)
+        world.netlink.meddle(NEW, removes=True)
         await world.until(lambda: "from 172.18.0.9" not in str(world))
         await world.clock.sleep(60)
         assert started(world, 2)()
@@ -157,9 +157,9 @@ async def test_a_new_address_is_listened_on_a_vanished_one_disturbs_nobody(world
 
 async def test_m5_one_that_dies_after_an_address_vanished_listens_on_the_others(world: FakeWorld) -> None:
     async with world.serving() as board:
-        world.netlink.somebody(NEW)
+        world.netlink.meddle(NEW)
         await world.until(lambda: listeners(board) == 6)
-        world.netlink.somebody(NEW, removes=True)
+        world.netlink.meddle(NEW, removes=True)
         await world.until(lambda: "from 172.18.0.9" not in str(world))
         last(world).kill()
         await world.until(started(world, 3))

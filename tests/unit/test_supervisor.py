@@ -130,9 +130,9 @@ async def test_what_a_killed_predecessor_left_is_taken_over_and_then_removed(wor
     assert str(world) == closed
 
 
-async def test_somebody_elses_number_is_refused_before_anything_is_changed(world: FakeWorld) -> None:
+async def test_a_number_of_others_is_refused_before_anything_is_changed(world: FakeWorld) -> None:
     theirs = Rule(4, 18, MAIN_TABLE, protocol=4)
-    world.netlink.somebody(theirs)
+    world.netlink.meddle(theirs)
     before = str(world)
     failure = await world.attempt()
     assert "ROUTE_RULE_PRIORITY=18: another program" in repr(failure)

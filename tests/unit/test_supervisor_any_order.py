@@ -51,7 +51,7 @@ class Life(RuleBasedStateMachine):
         self.board: Board | None = None
         self.scope: anyio.CancelScope | None = None
         self.bare = False
-        """Somebody took a layer away while nobody was there to put it back."""
+        """A layer was taken away while no supervisor ran to restore it."""
         self.sites = self.world.http.sites.copy()
 
     def teardown(self) -> None:
@@ -132,7 +132,7 @@ class Life(RuleBasedStateMachine):
         return any(one.priority == TUNNEL_PRIORITY for one in self.world.netlink.rules)
 
     def layer(self, away: Callable[[], None]) -> None:
-        """Somebody takes one layer away: the other holds until it is back."""
+        """Another program takes one layer away: the other holds until it is back."""
         away()
         self.never_in_clear()
         self.bare = not self.running
@@ -147,14 +147,14 @@ class Life(RuleBasedStateMachine):
     @rule(share=st.sampled_from((1, 2, 3)))
     def flush_rules(self, share: int) -> None:
         ours = [one for one in self.world.netlink.rules if 0 < one.priority < 32766]
-        self.layer(lambda: self.world.netlink.somebody(*ours[::share], removes=True))
+        self.layer(lambda: self.world.netlink.meddle(*ours[::share], removes=True))
 
     @precondition(lambda self: self.armed and not self.bare)
     @rule(name=st.sampled_from(("wg0", "ssw-null")), deleted=st.booleans())
     def take_a_device(self, name: str, deleted: bool) -> None:
         if any(link.name == name for link in self.world.netlink.links):
             item = Link(name, "tun") if deleted else LinkUp(name)
-            self.layer(lambda: self.world.netlink.somebody(item, removes=True))
+            self.layer(lambda: self.world.netlink.meddle(item, removes=True))
 
     @precondition(lambda self: self.running)
     @rule(which=st.sampled_from(("ss-warp-wireguard", "ssserver")))
@@ -173,7 +173,7 @@ class Life(RuleBasedStateMachine):
     @rule()
     def another_address(self) -> None:
         there = any(one.address == SPARE for one in self.world.netlink.addresses)
-        self.world.netlink.somebody(LinkAddress("eth0", SPARE), removes=there)
+        self.world.netlink.meddle(LinkAddress("eth0", SPARE), removes=there)
         self.wait(0)
 
     @rule(up=st.booleans())

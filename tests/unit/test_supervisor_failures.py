@@ -160,7 +160,7 @@ async def test_a_device_that_the_api_describes_badly_is_one_line(
 async def test_a_file_that_is_not_ours_is_named(
     world: FakeWorld, capsys: pytest.CaptureFixture[str], name: str, content: str
 ) -> None:
-    # Which numbers are ours is asked before anything is changed.
+    # Our numbers are settled before anything is changed.
     left = str(world) if name == "network.json" else await world.closed()
     if content == "garbage":
         (world.state / name).write_text("{")

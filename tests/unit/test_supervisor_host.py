@@ -53,7 +53,7 @@ async def test_whatever_is_refused_nobody_is_locked_out(world: FakeWorld, mode: 
 
 
 async def test_a_way_that_would_change_takes_all_back(world: FakeWorld) -> None:
-    world.netlink.somebody(Rule(4, 9, 51820, source=ip_network("172.18.0.5/32"), protocol=3))
+    world.netlink.meddle(Rule(4, 9, 51820, source=ip_network("172.18.0.5/32"), protocol=3))
     before = str(world)
     failure = await world.attempt(NETWORK="host", ROUTE_MODE="full")
     assert (
@@ -67,7 +67,7 @@ async def test_without_a_default_route_nothing_is_touched(world: FakeWorld) -> N
     for version, gateway in ((4, "172.18.0.1"), (6, "fd00:18::1")):
         everything = ip_network("0.0.0.0/0" if version == 4 else "::/0")
         default = Route(everything, MAIN_TABLE, "eth0", gateway=ip_address(gateway))
-        world.netlink.somebody(default, removes=True)
+        world.netlink.meddle(default, removes=True)
     before = str(world)
     failure = await world.attempt(NETWORK="host")
     assert "PlatformError('this host has no default route" in repr(failure)

@@ -1,4 +1,4 @@
-"""Stopped at any moment, nothing of ours is left, and the next start does not notice."""
+"""Stopped at any moment, it leaves nothing behind, and the next start does not notice."""
 
 import json
 from collections.abc import Iterator

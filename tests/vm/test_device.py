@@ -87,7 +87,7 @@ async def test_another_private_key_works_at_once(edge: Edge, record: Record) -> 
             record("kernel: private key changed while up", f"{time.monotonic() - begun:.2f} s, emulated")
 
 
-async def test_deleted_and_made_anew(edge: Edge, record: Record) -> None:
+async def test_deleted_and_recreated(edge: Edge, record: Record) -> None:
     """A socket bound to the old interface is dead, before and after; a new one works."""
     async with kept([]) as device:
         with ask() as old:
@@ -103,7 +103,7 @@ async def test_deleted_and_made_anew(edge: Edge, record: Record) -> None:
             await dress()
             with ask() as new:
                 await answered(new, longer(5))
-            record("kernel: deleted, made anew", f"{time.monotonic() - begun:.2f} s, emulated")
+            record("kernel: deleted, recreated", f"{time.monotonic() - begun:.2f} s, emulated")
             with pytest.raises(OSError, match=rf"Errno {errno.ENODEV}\b"):
                 old.send(b"dead")
 
@@ -186,13 +186,13 @@ async def greeted(device: Device) -> float:
     """Wait for the first handshake; return the seconds it took."""
     begun = time.monotonic()
     with anyio.fail_after(longer(10)):
-        while not (await device.stats()).handshake:  # noqa: ASYNC110 - nobody could set an event
+        while not (await device.stats()).handshake:  # noqa: ASYNC110 - there is no event to wait for
             await anyio.sleep(0.01)
     return time.monotonic() - begun
 
 
 async def test_its_keepalive_asks_at_up_and_again_only_after_5_s(edge: Edge, record: Record) -> None:
-    """Nobody has sent anything. Replacing the peer asks at once: the ladder need not wait for that."""
+    """Without any traffic: replacing the peer starts a handshake at once, so the ladder need not wait."""
     async with kept([]) as device:
         at_once = await greeted(device)
     edge.end()

@@ -75,7 +75,7 @@ def test_a_busy_port_is_refused_when_it_is_opened(namespace: Namespace) -> None:
 
 
 def test_it_is_renamed_while_it_is_up(namespace: Namespace) -> None:
-    """So the name alone does not say that ours is gone for good: somebody's `stolen` still has our key."""
+    """So the name alone does not say that our device is gone: renamed to `stolen`, it still has our key."""
 
     async def play() -> None:
         netlink = SystemNetlink()

@@ -31,7 +31,7 @@ def unloaded() -> Iterator[None]:
 
 
 async def test_unloading_the_module_deletes_live_interfaces(edge: Edge) -> None:
-    """And making one anew loads it again: no modprobe of ours, no SYS_MODULE."""
+    """And creating one loads it again: no modprobe, no SYS_MODULE."""
     async with kept([]) as device:
         run("modprobe", "--remove", "wireguard")
         assert await WORLD.netlink.link(NAME) is None

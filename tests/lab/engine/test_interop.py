@@ -227,7 +227,7 @@ def test_a_peer_under_a_flood_is_reached_with_a_cookie(answering: Ends, record: 
     thread = threading.Thread(target=flood)
     thread.start()
     try:
-        assert defended.wait(5), "no cookie is asked for"
+        assert defended.wait(5), "no cookie was required"
         near.configure(far, f"{OUTER[4][1]}:{PORT}")
         took = answering.passing(15)
     finally:

@@ -90,7 +90,7 @@ def ground(name: str, directory: Path) -> Iterator[Ground]:
 
 
 def exposed(lab: Lab) -> Counter[str]:
-    """Put an address on another interface of H and return by what it is told, and answers, on the wire."""
+    """Put an address on another interface of H and return, by kind, its answers on the wire."""
     behind = (IPv4Address("172.16.0.77"), IPv6Address("fd00:77::77"))
     lab.run("H", ["ip", "link", "add", "behind", "type", "bridge"])
     for line in ("link set behind up", *(f"address add {one} dev behind" for one in behind)):
@@ -106,7 +106,7 @@ def exposed(lab: Lab) -> Counter[str]:
 
 
 def controlled(lab: Lab, some: Sequence[Kind], each: int) -> tuple[Counter[str], Counter[str]]:
-    """Send `each` of every kind with nobody to keep them; return what was sent and what was seen."""
+    """Send `each` of every kind without a supervisor; return what was sent and what was seen."""
     with Wire(lab.name("R"), WIRE) as wire:
         with Prober(lab, some) as prober:
             prober.probed(each)

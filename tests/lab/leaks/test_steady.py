@@ -132,7 +132,7 @@ def echo(association: Association) -> bool:
 
 
 def marked(wire: Wire) -> int:
-    """Return how many datagrams of ours it saw leave."""
+    """Return how many of our datagrams it saw leave."""
     return sum(one.kind == "udp" and bool(MARKED.search(one.payload)) for one in wire.leaks())
 
 

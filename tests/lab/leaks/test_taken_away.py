@@ -1,4 +1,4 @@
-"""What we need is taken away by somebody, and put back by us (L-08 to L-11).
+"""What ss-warp needs is taken away by other programs, and put back (L-08 to L-11).
 
 Ten repairs in a row are done at once, more only one in 5 s: what is timed comes first.
 """
@@ -125,7 +125,7 @@ def test_l11_rules_and_nftables_at_once(stage: Stage, record: Record) -> None:
 
 @pytest.mark.vm
 @pytest.mark.parametrize("deed", DEEDS)
-def test_l08_wg0_is_taken_by_somebody(stage: Stage, deed: str, record: Record) -> None:
+def test_l08_wg0_is_taken_away(stage: Stage, deed: str, record: Record) -> None:
     with ExitStack() as stack:
         stack.enter_context(stage.watched())
         prober = stack.enter_context(Prober(stage.lab, light((*stage.kinds, *BOUND))))

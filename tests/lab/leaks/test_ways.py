@@ -23,7 +23,7 @@ pytestmark = pytest.mark.lab
 
 SOME = max(1, PROBES // 10)
 BIG_SIZE = 30_000
-NOBODY = (IPv4Address("192.0.2.77"), IPv6Address("2001:db8:f::77"))
+UNANSWERED = (IPv4Address("192.0.2.77"), IPv6Address("2001:db8:f::77"))
 NET = IPv6Address("2001:db8:77::")
 
 
@@ -116,7 +116,7 @@ def test_l22_a_late_router_advertisement(stage: Stage, record: Record) -> None:
         listed = stage.lab.run("H", ["ip", "-6", "rule"]).stdout
         return all(f"from {one} lookup main" in listed for one in addresses())
 
-    with asker(stage.lab, NOBODY) as router, Prober(stage.lab, stage.kinds) as prober, stage.watched():
+    with asker(stage.lab, UNANSWERED) as router, Prober(stage.lab, stage.kinds) as prober, stage.watched():
         router.advertise(NET, 1800)
         if stage.ground.own and stage.full:  # a neighbour's advertisement changes nothing there
             prober.probed(SOME)
@@ -136,7 +136,7 @@ def test_l22_a_late_router_advertisement(stage: Stage, record: Record) -> None:
         if one.version == 6
     ]
     tried = prober.tried + stage.keeps(new, SOME)
-    with asker(stage.lab, NOBODY) as router:
+    with asker(stage.lab, UNANSWERED) as router:
         router.advertise(NET, 0)
     for address in addresses():
         # A privacy address goes with the one it was made for.

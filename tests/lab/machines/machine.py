@@ -61,7 +61,7 @@ class Door:
 
 @dataclass(frozen=True, slots=True)
 class Far:
-    """Somebody at the provider: TCP 80 and UDP 53 answer at `address`, on G's interface `device`."""
+    """A service at the provider: TCP 80 and UDP 53 answer at `address`, on G's interface `device`."""
 
     address: str
     what: Literal["private", "platform"] = "private"
@@ -137,7 +137,7 @@ class Machine:
     prepare: str = ""
     """Shell in the machine, last."""
     meanwhile: str = ""
-    """Shell in the machine once the product serves, before it is asked anything; it ends where it began."""
+    """Shell in the machine once the product serves, before the first question; it ends where it began."""
     needs: tuple[str, ...] = ()
     """Kinds of links that the kernel must have, as `ip link add` takes them."""
     modes: tuple[Mode, ...] = ("proxy", "full")

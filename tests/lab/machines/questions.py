@@ -79,7 +79,7 @@ def connected(lab: Lab, place: str, address: str, port: int, source: str = "") -
 
 
 def directly(lab: Lab, place: str, address: str, port: int) -> bool:
-    """Say whether a server there answers, and was asked from here: not by WARP and back."""
+    """Say whether a server there answers, and saw this machine's address: not through WARP and back."""
     seen = says(lab, place, address, port)
     return bool(seen) and not any(ip_address(seen) in one for one in (EXITS4, EXITS6))
 
@@ -107,7 +107,7 @@ def sends_back(lab: Lab, place: str, address: str, port: int, source: str = "", 
 
 
 def ssh(visit: Visit) -> list[str]:
-    """A new connection by every door; the server sees who really comes, if nobody translates."""
+    """A new connection by every door; the server sees the real client, unless it is translated."""
     found = []
     for door in visit.machine.doors:
         place, source = visit.from_outside(door)
@@ -239,7 +239,7 @@ def inside_the_tunnel(visit: Visit) -> Iterator[tuple[str, str]]:
 
 
 def closed(visit: Visit) -> list[str]:
-    """SSH is on every address of the machine, the tunnel's too: nobody gets there out of the tunnel."""
+    """SSH is on every address of the machine, the tunnel's too, but out of reach from the tunnel."""
     found = []
     with Wire(visit.lab.name(at("M")), "wg0", near=True) as tunnel, inside_the_tunnel(visit) as addresses:
         for address in addresses:

@@ -1,4 +1,4 @@
-"""Every machine of the table is asked every question, in each mode; no no is left without an explanation."""
+"""Each machine of the table, each question, each mode; every refusal is explained."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The API's patience: another client on 403, 429 in all its forms, restarts that ask nobody (A-01…A-10)."""
+"""The API's patience: another client on 403, 429 in all its forms, restarts without a call (A-01…A-10)."""
 
 import json
 import ssl

@@ -43,7 +43,7 @@ READ: dict[str, tuple[str, str, str | None, bytes | None]] = {
     "25-no-port.conf": ("a WireGuard profile", "162.159.192.1:2408", "172.16.0.2", None),
 }
 ASKED = {
-    # What has no more than a token: the API is asked for the rest.
+    # Files with only a token: the API has the rest.
     "06-warpgo.conf": "a warp-go account",
     "11-warp-cli-reg.json": "the registration of Cloudflare's own client",
     "12-3xui.json": "3x-ui's WARP account",

@@ -61,7 +61,7 @@ def test_a_value_shows_median_and_range() -> None:
 def test_the_page_says_what_was_measured() -> None:
     page = (ROOT / "docs/benchmarks.md").read_text()
     results = json.loads((ROOT / "bench/results.json").read_text())
-    assert written(page, results) == page, "write it anew: make bench"
+    assert written(page, results) == page, "stale: run make bench"
     assert written(page, results | {"throughput": RESULT}) != page
     with pytest.raises(ValueError, match="markers"):
         written(page.replace(END, ""), results)

@@ -64,7 +64,7 @@ async def test_a_dead_tunnel_refuses_instead_of_leaking() -> None:
     netlink = await planned("full")
     for version in (4, 6):
         default = ip_network("0.0.0.0/0" if version == 4 else "::/0")
-        netlink.somebody(Route(default, NUMBERS.table, "wg0"), removes=True)
+        netlink.meddle(Route(default, NUMBERS.table, "wg0"), removes=True)
     for flow in (Flow(WORLD4), Flow(WORLD6)):
         said = explain(await netlink.snapshot(), NUMBERS, flow)
         assert said.what == "rejected: the tunnel has no route for it"
@@ -72,7 +72,7 @@ async def test_a_dead_tunnel_refuses_instead_of_leaking() -> None:
 
 async def test_an_encrypted_packet_without_a_way_is_refused() -> None:
     netlink = await planned("full")
-    netlink.somebody(
+    netlink.meddle(
         Route(ip_network("0.0.0.0/0"), MAIN_TABLE, "eth0", gateway=ip_address("172.18.0.1")), removes=True
     )
     said = explain(await netlink.snapshot(), NUMBERS, Flow(WORLD4, mark=0x1000))
@@ -81,7 +81,7 @@ async def test_an_encrypted_packet_without_a_way_is_refused() -> None:
 
 async def test_a_rule_that_is_not_understood_is_named() -> None:
     netlink = await planned("full")
-    netlink.somebody(Rule(4, 5, 100, more="uidrange 1000-1000"))
+    netlink.meddle(Rule(4, 5, 100, more="uidrange 1000-1000"))
     said = explain(await netlink.snapshot(), NUMBERS, Flow(WORLD4))
     assert "ignored, not understood: ip -4 rule add priority 5" in said.as_text()
 

@@ -19,7 +19,7 @@ ROOT = Path(__file__).parents[3]
 
 
 def test_what_is_loaded_first_is_what_the_kill_switch_says() -> None:
-    """Else: write the file anew from `ruleset(Closed())`."""
+    """If it differs, write the file from `ruleset(Closed())`."""
     assert Path(CLOSED_RULESET).read_text() == ruleset(Closed())
 
 

@@ -80,7 +80,7 @@ PLACES: dict[str, tuple[NamespaceFacts, Placement]] = {
         NamespaceFacts(False, True, (LO, LXC, DOCKER0, NEIGHBOURS), LOOPED),
         "host",
     ),
-    "the same, nobody listens": (
+    "the same, without a listener": (
         NamespaceFacts(False, False, (LO, LXC, DOCKER0), frozenset({PUBLIC})),
         "host",
     ),

@@ -92,7 +92,7 @@ class Bench:
     rechecks: Rechecks
     outside: Outside = field(default_factory=lambda: Outside(udp=True))
     trouble: Diagnosis | None = None
-    """What the API says about the account when it is asked."""
+    """The API's answer about the account."""
 
     async def until(self, seconds: float) -> None:
         """Let virtual time go on."""

@@ -32,7 +32,7 @@ def climbed(*steps: tuple[Rung, float]) -> tuple[Climb, ...]:
 
 
 def outage(seconds: float, pace: float, **facts: object) -> list[tuple[Rung, float]]:
-    """What is climbed when nothing helps and the ladder is asked every `pace` seconds."""
+    """What is climbed when nothing helps, with a look every `pace` seconds."""
     history: tuple[Climb, ...] = ()
     now = 100.0
     while now < 100 + seconds:
@@ -122,7 +122,7 @@ def test_a_missing_interface_is_recreated_at_once() -> None:
     assert next_rung(climbed((R, 100)), 101.0, Outage(since=100.0, device_missing=True)) is C
 
 
-def test_an_interface_that_somebody_keeps_deleting_is_recreated_at_a_bounded_rate() -> None:
+def test_an_interface_that_others_keep_deleting_is_recreated_at_a_bounded_rate() -> None:
     rungs = outage(100, 0.1, device_missing=True)
     assert [rung for rung, at in rungs if at < 2] == [C] * INTERFACE_MISSING.burst
     assert len(rungs) <= 2 * INTERFACE_MISSING.burst

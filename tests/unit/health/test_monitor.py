@@ -118,7 +118,7 @@ async def test_tcp_that_dies_in_the_tunnel_is_degraded_after_the_next_traces(ben
         assert len([at for at, what in bench.edge.asked if at > died and what.startswith("trace")]) < 60
 
 
-async def test_an_interface_deleted_while_connecting_is_made_anew(bench: Bench) -> None:
+async def test_an_interface_deleted_while_connecting_is_recreated(bench: Bench) -> None:
     bench.edge.up = False
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(bench.monitor.connect)

@@ -74,7 +74,7 @@ async def test_leaving_ends_a_child_that_ignores_sigterm() -> None:
     assert not Path(f"/proc/{pid}").exists()
 
 
-async def test_one_who_reads_while_somebody_ends_it_reads_an_end() -> None:
+async def test_a_reader_of_an_ended_process_reads_its_end() -> None:
     """Its own child keeps the pipe open: the reader hears of the end by nothing but our closing it."""
     lines = []
     running = SystemProcesses().running(shell("sleep 60 & echo $!; exec sleep 60"))
@@ -204,6 +204,8 @@ async def test_only_who_reacts_to_a_client_that_ends_answers() -> None:
         reacting = asyncio.create_task(asyncio.to_thread(react))
         assert await ask(ip_address(address), port, limit=5)
         await reacting
-        assert not await ask(ip_address(address), port, limit=0.05), "the kernel accepts, nobody looks"
-    assert not await ask(ip_address(address), port, limit=5), "nobody listens"
+        assert not await ask(ip_address(address), port, limit=0.05), (
+            "the kernel accepts, the program does not"
+        )
+    assert not await ask(ip_address(address), port, limit=5), "no listener"
     assert not await ask(ip_address("192.0.2.1"), port, limit=5), "not ours: nothing is sent"

@@ -20,11 +20,11 @@ async def test_k12_an_answer_that_would_leave_elsewhere_is_named() -> None:
     netlink = FakeNetlink()
     netlink.plug("eth0", "203.0.113.7/24", "203.0.113.8/24", kind="")
     netlink.plug("eth1", "198.18.7.7/24", kind="")
-    netlink.somebody(Route(ip_network("0.0.0.0/0"), MAIN_TABLE, "eth0"))
+    netlink.meddle(Route(ip_network("0.0.0.0/0"), MAIN_TABLE, "eth0"))
     before = await reply_routes(netlink, (NEAR, FAR, ip_address("9.9.9.9")))
     assert before == {NEAR: "eth0", FAR: "eth0", ip_address("9.9.9.9"): None}
     await require_unchanged_replies(netlink, before)
-    netlink.somebody(
+    netlink.meddle(
         Rule(4, 9, 77, source=ip_network("203.0.113.8/32")), Route(ip_network("0.0.0.0/0"), 77, "eth1")
     )
     with pytest.raises(PlatformError, match=r"203\.0\.113\.8 by eth1 instead of eth0"):

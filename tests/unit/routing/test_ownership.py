@@ -1,4 +1,4 @@
-"""Numbers: recorded before the first change, refused when they are somebody else's."""
+"""Numbers: recorded before the first change, refused when they belong to others."""
 
 import json
 from ipaddress import ip_interface, ip_network
@@ -35,7 +35,7 @@ class Record:
 
 async def bring_up(netlink: FakeNetlink, numbers: OurIds) -> None:
     """What a predecessor did before it was killed."""
-    netlink.somebody(Link(numbers.device, "tun"))
+    netlink.meddle(Link(numbers.device, "tun"))
     found = find_uplinks(await netlink.snapshot(), numbers.links)
     await converge(network_plan("full", numbers, found, (ip_interface("172.16.0.2/32"),), 1280), netlink)
 
@@ -78,7 +78,7 @@ async def test_recorded_before_the_first_change_and_forgotten_after_the_last() -
         assert record.versions[0] == (OurIds(),)
         assert netlink.log == []
         await bring_up(netlink, OurIds())
-        netlink.somebody(Link("wg0", "tun"), removes=True)
+        netlink.meddle(Link("wg0", "tun"), removes=True)
         found = find_uplinks(await netlink.snapshot(), OurIds().links)
         async with apply(network_plan("full", OurIds(), found, (), 1280), netlink):
             assert decode(record.data) == (OurIds(),)
@@ -88,7 +88,7 @@ async def test_recorded_before_the_first_change_and_forgotten_after_the_last() -
 async def test_what_is_left_stays_recorded() -> None:
     netlink, record = FakeNetlink.container(), Record()
     async with claim(OurIds(), netlink, None, record):
-        netlink.somebody(Rule(4, 18, 254, source=ip_network("10.0.0.1/32")))
+        netlink.meddle(Rule(4, 18, 254, source=ip_network("10.0.0.1/32")))
     assert decode(record.data) == (OurIds(),)
 
 
@@ -120,9 +120,9 @@ async def test_leftovers_of_other_numbers_are_removed_with_their_device() -> Non
         (Link("ssw-null", "tun"), "WIREGUARD_INTERFACE: another program owns an interface ssw-null"),
     ],
 )
-async def test_somebody_elses_numbers_are_refused_and_nothing_is_touched(theirs: Item, sentence: str) -> None:
+async def test_numbers_of_others_are_refused_and_nothing_is_touched(theirs: Item, sentence: str) -> None:
     netlink, record = FakeNetlink.container(has_wireguard=True), Record()
-    netlink.somebody(theirs)
+    netlink.meddle(theirs)
     before = str(netlink)
     with pytest.raises(SettingsError) as caught:
         async with claim(OurIds(), netlink, None, record):
@@ -132,10 +132,10 @@ async def test_somebody_elses_numbers_are_refused_and_nothing_is_touched(theirs:
     assert (str(netlink), record.data) == (before, None)
 
 
-async def test_a_mark_that_somebody_else_uses_is_refused() -> None:
+async def test_a_mark_that_others_use_is_refused() -> None:
     for theirs in (Mark(0x1000, 0x1000), Mark(0x1200, 0xFFFF)):
         netlink = FakeNetlink.container()
-        netlink.somebody(Rule(4, 7, 100, mark=theirs, protocol=3))
+        netlink.meddle(Rule(4, 7, 100, mark=theirs, protocol=3))
         with pytest.raises(SettingsError, match="mark 0x1000/0x10ff: another program"):
             async with claim(OurIds(), netlink, None, Record()):
                 pytest.fail("entered")
@@ -190,7 +190,7 @@ async def test_stopped_at_any_moment_the_record_tells_the_truth() -> None:
 
 async def test_the_devices_mtu_and_addresses_are_ours_too() -> None:
     netlink = FakeNetlink.container()
-    netlink.somebody(Link("wg0", "tun"), LinkUp("wg0", 1280), LinkAddress("wg0", ip_interface("10.9.9.9/24")))
+    netlink.meddle(Link("wg0", "tun"), LinkUp("wg0", 1280), LinkAddress("wg0", ip_interface("10.9.9.9/24")))
     found = find_uplinks(await netlink.snapshot(), OurIds().links)
     assert found.links == ("eth0",)
     done = await converge(network_plan("full", OurIds(), found, (), 1280), netlink)

@@ -47,7 +47,7 @@ def places(draw: st.DrawFn) -> FakeNetlink:
         netlink.plug(f"br{number}", f"{network.network_address + 1}/{network.prefixlen}", kind="bridge")
     for destination in ("0.0.0.0/0", "::/0", "0.0.0.0/1", "128.0.0.0/1"):
         if destination == "0.0.0.0/0" or draw(st.booleans()):
-            netlink.somebody(Route(ip_network(destination), MAIN_TABLE, "eth0"))
+            netlink.meddle(Route(ip_network(destination), MAIN_TABLE, "eth0"))
     return netlink
 
 

@@ -25,8 +25,8 @@ WG0 = Link("wg0", "tun")
 async def ready(mode: RouteMode = "full") -> tuple[FakeNetlink, NetworkPlan]:
     """A container's namespace with the device, and the plan for it."""
     netlink = FakeNetlink.container()
-    netlink.somebody(WG0, LinkUp("wg0", 1280))  # its MTU stays, so that it is no difference
-    netlink.somebody(LinkUp("wg0"), removes=True)
+    netlink.meddle(WG0, LinkUp("wg0", 1280))  # its MTU stays, so that it is no difference
+    netlink.meddle(LinkUp("wg0"), removes=True)
     found = find_uplinks(await netlink.snapshot(), OurIds().links)
     return netlink, network_plan(mode, OurIds(), found, (T4, T6), 1280)
 
@@ -67,7 +67,7 @@ async def test_the_old_goes_after_the_new_has_come() -> None:
 async def test_the_same_rule_under_another_protocol_is_a_duplicate() -> None:
     netlink, plan = await ready()
     copy = Rule(4, 18, 254, source=ip_network("172.18.0.5/32"), protocol=4)
-    netlink.somebody(copy)
+    netlink.meddle(copy)
     done = await converge(plan, netlink)
     assert copy in done.removed
     assert set(plan.items) <= set(done.added)
@@ -76,11 +76,11 @@ async def test_the_same_rule_under_another_protocol_is_a_duplicate() -> None:
 async def test_a_wrong_mtu_is_changed_and_the_device_stays_up() -> None:
     netlink, plan = await ready()
     await converge(plan, netlink)
-    netlink.somebody(LinkUp("wg0", 1400))
+    netlink.meddle(LinkUp("wg0", 1400))
     assert difference(plan, await netlink.snapshot()) == ((LinkUp("wg0", 1280),), ())
 
 
-async def test_what_is_somebody_elses_stays() -> None:
+async def test_what_belongs_to_others_stays() -> None:
     netlink, plan = await ready()
     theirs: tuple[Item, ...] = (
         Rule(4, 100, 101, source=ip_network("192.0.2.7/32")),
@@ -89,7 +89,7 @@ async def test_what_is_somebody_elses_stays() -> None:
         Route(ip_network("198.51.100.0/24"), 254, "eth0"),
         Route(ip_network("0.0.0.0/0"), 51820, "eth0", 7, more="type prohibit"),
     )
-    netlink.somebody(*theirs)
+    netlink.meddle(*theirs)
     before = str(netlink)
     async with apply(plan, netlink):
         pass
@@ -120,7 +120,7 @@ def test_whatever_was_damaged_is_as_planned_again(damages: list[tuple[bool, Item
         good = str(netlink)
         for removes, item in damages:
             try:
-                netlink.somebody(item, removes=removes)
+                netlink.meddle(item, removes=removes)
             except OSError:
                 continue  # an earlier damage took it along
         assert not (await converge(plan, netlink)).missing
@@ -133,7 +133,7 @@ def test_whatever_was_damaged_is_as_planned_again(damages: list[tuple[bool, Item
 
 async def test_the_place_of_our_route_taken_by_another_is_won_back() -> None:
     netlink, plan = await ready()
-    netlink.somebody(Route(ip_network("0.0.0.0/0"), 51820, "eth0"))
+    netlink.meddle(Route(ip_network("0.0.0.0/0"), 51820, "eth0"))
     done = await converge(plan, netlink)
     assert not done.missing
     assert Route(ip_network("0.0.0.0/0"), 51820, "wg0") in (await netlink.snapshot()).routes
@@ -143,7 +143,7 @@ async def test_a_missing_device_is_reported_and_everything_else_is_there() -> No
     netlink, plan = await ready()
     async with apply(plan, netlink):
         good = str(netlink)
-        netlink.somebody(WG0, removes=True)
+        netlink.meddle(WG0, removes=True)
         gone = await converge(plan, netlink)
         assert set(gone.missing) == {
             LinkUp("wg0", 1280),
@@ -152,7 +152,7 @@ async def test_a_missing_device_is_reported_and_everything_else_is_there() -> No
             Route(ip_network("0.0.0.0/0"), 51820, "wg0"),
             Route(ip_network("::/0"), 51820, "wg0"),
         }
-        netlink.somebody(WG0)
+        netlink.meddle(WG0)
         assert not (await converge(plan, netlink)).missing
         assert sorted(str(netlink).splitlines()) == sorted(good.splitlines())
 
@@ -188,7 +188,7 @@ async def test_one_refused_removal_does_not_keep_the_rest() -> None:
 
     _, plan = await ready()
     netlink = Stubborn.container()
-    netlink.somebody(WG0)
+    netlink.meddle(WG0)
     with pytest.raises(UndoError, match=r"rules and routes: .*Operation not permitted"):
         async with apply(plan, netlink):
             pass
@@ -215,7 +215,7 @@ async def test_stopped_at_any_moment_nothing_is_left() -> None:
         assert str(netlink) == before, turns
 
 
-async def test_somebody_who_undoes_everything_does_not_hang_us() -> None:
+async def test_a_rival_that_undoes_everything_does_not_hang_us() -> None:
     netlink, plan = await ready()
     await converge(plan, netlink)
     rule = plan.items[-1]
@@ -223,11 +223,11 @@ async def test_somebody_who_undoes_everything_does_not_hang_us() -> None:
     class Fighter(FakeNetlink):
         async def add(self, item: Item) -> None:
             await FakeNetlink.add(self, item)
-            self.somebody(item, removes=True)
+            self.meddle(item, removes=True)
 
     fighter = Fighter.container()
-    fighter.somebody(WG0, *plan.items)
-    fighter.somebody(rule, removes=True)
+    fighter.meddle(WG0, *plan.items)
+    fighter.meddle(rule, removes=True)
     done = await converge(plan, fighter)
     assert done.missing == (rule,)
     assert show(await fighter.snapshot()) == str(fighter)

@@ -74,7 +74,7 @@ async def test_healthz_is_503_until_connected(board: Board) -> None:
         assert "no answer through wg0" in body
         answer(board)
         board.expect(shadowsocks=True)
-        assert (await asked(port, "/healthz"))[0] == 503, "nobody serves clients"
+        assert (await asked(port, "/healthz"))[0] == 503, "clients are not served"
 
 
 async def test_status_is_the_object_of_the_command(board: Board, tmp_path: Path) -> None:

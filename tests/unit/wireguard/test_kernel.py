@@ -187,7 +187,7 @@ async def test_a_leftover_is_deleted_first(places: Places) -> None:
 
 
 @pytest.mark.anyio
-async def test_a_device_of_somebody_else_is_never_touched(places: Places) -> None:
+async def test_a_foreign_device_is_never_touched(places: Places) -> None:
     links = FakeLinks(kernel=True)
     links.links["wg0"] = LinkState(9, "wg0", "veth", up=True, mtu=1500)
     with pytest.raises(PlatformError, match="not ours") as caught:
@@ -211,5 +211,5 @@ async def test_an_error_of_what_runs_inside_is_not_taken_for_ours(places: Places
     links = FakeLinks()
     with pytest.raises(PermissionError):
         async with open_device("auto", config(), world(links), LOG, places):
-            raise PermissionError(1, "somebody else's")
+            raise PermissionError(1, "another's")
     assert list(links.links) == ["lo"]

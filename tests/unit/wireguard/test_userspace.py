@@ -53,7 +53,7 @@ async def test_a_killed_engine_is_started_again_on_the_same_link(bench: Bench) -
 
 
 @pytest.mark.anyio
-async def test_a_deleted_link_is_reported_and_made_anew_on_demand(bench: Bench) -> None:
+async def test_a_deleted_link_is_reported_and_recreated_on_demand(bench: Bench) -> None:
     async with bench.kept() as device:
         old = bench.links.links["wg0"].index
         bench.links.delete("wg0")
