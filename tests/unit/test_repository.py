@@ -1,6 +1,7 @@
 """The house rules that a program can check, on the source itself."""
 
 import ast
+import importlib
 import json
 import re
 import sys
@@ -208,6 +209,26 @@ def test_shared_code_of_tests_is_in_no_test() -> None:
         if name.startswith("tests.") and name.rpartition(".")[2].startswith("test_")
     ]
     assert not borrowed
+
+
+def test_programs_given_as_text_import_what_exists() -> None:
+    """Type checker and linter do not see them, so a move would break them unnoticed."""
+    given = [
+        (path, module, name.strip())
+        for path in SOURCES
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        for module, names in re.findall(
+            r"^\s*from ((?:entrypoint|shadowsocks|tests)[\w.]*) import ([\w, ]+)$", node.value, re.MULTILINE
+        )
+        for name in names.split(",")
+    ]
+    assert given
+    assert not [
+        one
+        for one in given
+        if not hasattr(importlib.import_module(one[1]), one[2]) and ".".join(one[1:]) not in MODULES
+    ]
 
 
 def test_files_have_the_size_of_a_reason() -> None:
