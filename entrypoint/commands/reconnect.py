@@ -48,8 +48,7 @@ async def reconnect(
         if attempt:
             await world.clock.sleep(BETWEEN)
         before = read_status(directory)
-        kill(before["pid"], signal.SIGUSR1)
-        after = await _reconnected(directory, world, before)
+        after = await _reconnected(directory, world, before, kill)
         say(_difference(before, after))
         found = await wrong(after)
         if not found:
@@ -72,11 +71,17 @@ def _require_running(settings: Settings) -> None:
     raise StateError("ss-warp is not running here", LOG_HINT)
 
 
-async def _reconnected(directory: Path, world: World, before: Mapping[str, Any]) -> dict[str, Any]:
-    end = world.clock.monotonic() + NEW_EXIT_WITHIN
-    while world.clock.monotonic() < end:
+async def _reconnected(
+    directory: Path, world: World, before: Mapping[str, Any], kill: Callable[[int, int], None]
+) -> dict[str, Any]:
+    begun = now = world.clock.monotonic()
+    asked, due = False, begun
+    while now < begun + NEW_EXIT_WITHIN:
+        if not asked and now >= due:
+            kill(before["pid"], signal.SIGUSR1)
+            due = now + BETWEEN  # the last one may have come too early
         await world.clock.sleep(0.2)
-        status = read_status(directory)
+        now, status = world.clock.monotonic(), read_status(directory)
         asked = status["reconnects"]["asked"] > before["reconnects"]["asked"]
         if asked and status["traced"] and status["state"] in USABLE:
             await world.clock.sleep(1)  # the other family's trace is on its way

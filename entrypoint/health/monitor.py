@@ -371,7 +371,7 @@ class HealthMonitor:
             return
         self._reconnected, endpoint = now, self._next_endpoint()
         log.info("%s: reconnecting on request, through %s", self.name, endpoint)
-        self.observer.show_reconnect()
+        self.observer.show_reconnect(endpoint)
         try:
             await self._configure(endpoint, listen_port=self.memory.random.randint(*PORTS))
         except OSError as error:

@@ -25,8 +25,8 @@ class Observer(Protocol):
     def show_repair(self, rung: Rung) -> None:
         """Show the repair that is being tried."""
 
-    def show_reconnect(self) -> None:
-        """Note that a new exit was requested."""
+    def show_reconnect(self, endpoint: Endpoint) -> None:
+        """Note that a new exit was requested, and where packets go now."""
 
     def show_cause(self, cause: Diagnosis | None) -> None:
         """Show what is wrong, None when nothing is or the cause is unknown."""

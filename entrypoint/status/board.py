@@ -121,7 +121,10 @@ class Board:
             ipv4=trace.ip if isinstance(trace.ip, IPv4Address) and trace.active else self.status.ipv4,
             ipv6=trace.ip if isinstance(trace.ip, IPv6Address) and trace.active else self.status.ipv6,
         )
-        if (before := self._left) and _exit(before) != _exit(self.status):
+        # An address that becomes known only now is no other exit.
+        if (before := self._left) and any(
+            old and old != new for old, new in zip(_exit(before), _exit(self.status), strict=True)
+        ):
             self._left = None
             self.history.changed += 1
         if trace.active and trace.ip:
@@ -164,11 +167,11 @@ class Board:
             self.status = replace(self.status, healing=replace(now, rung=rung.value, tried=now.tried + 1))
         self._write()
 
-    def show_reconnect(self) -> None:
+    def show_reconnect(self, endpoint: "Endpoint") -> None:
         """Show that a user asked for another exit; the next trace says which one it is."""
         self.history.reconnects += 1
         self._left = self.status
-        self._set(traced=0)
+        self._set(traced=0, endpoint=endpoint)
 
     def show_stop(self) -> None:
         """Show that everything is being undone; twice is once."""

@@ -42,6 +42,7 @@ def command(scene: Scene, *arguments: str) -> "subprocess.CompletedProcess[str]"
 
 
 def test_a_new_session_by_another_port_and_traffic_goes_on(scene: Scene, record: Record) -> None:
+    eventually(lambda: all(scene.product.status()["exit"].values()), "both exits")
     before = scene.product.status()
     done = command(scene, "reconnect")
     assert done.returncode == 0, done.stderr

@@ -67,7 +67,7 @@ def test_ten_thousand_steps_of_the_board_agree_with_its_files(
                 board.move(Event.ACCOUNT_GONE)
                 board.move(Event.ACCOUNT_READY)
             case _:
-                board.show_reconnect()
+                board.show_reconnect(draw.choice(ENDPOINTS))
         status = board.status
         states.add(status.state)
         assert (status.healing is not None) == (status.state in OUTAGE)

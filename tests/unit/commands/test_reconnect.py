@@ -39,8 +39,7 @@ class Supervisor:
         if self.deaf:
             return
         colo = self.colos[min(self.signals, len(self.colos)) - 1]
-        self.board.show_device("userspace", Endpoint(ip_address("162.159.192.1"), 500 + self.signals))
-        self.board.show_reconnect()
+        self.board.show_reconnect(Endpoint(ip_address("162.159.192.1"), 500 + self.signals))
         self.trace(colo)
 
     def trace(self, colo: str) -> None:

@@ -64,7 +64,7 @@ class Events:
         if cause:
             self.causes.append((self.clock.now, cause.cause))
 
-    def show_reconnect(self) -> None:
+    def show_reconnect(self, endpoint: Endpoint) -> None:
         self.seen.append((self.clock.now, "reconnect"))
 
     def shown(self, kind: type[object], since: float = 0) -> float:
