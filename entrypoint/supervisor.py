@@ -29,7 +29,7 @@ from entrypoint.linux.state_dir import ACCOUNT_FILE, NETWORK_FILE
 from entrypoint.linux.this_machine import open_world
 from entrypoint.log import banner, configure
 from entrypoint.network_watch import NetworkWatch
-from entrypoint.routing.lookup import reply_routes, require_unchanged_replies
+from entrypoint.routing.lookup import require_unchanged_replies, watch_replies
 from entrypoint.routing.ownership import claim, saver
 from entrypoint.routing.plan import decode
 from entrypoint.routing.reconcile import apply, list_all
@@ -130,6 +130,7 @@ async def bring_up(
 
         # 4. The tunnel: the policy first, because userspace WireGuard greets its peer as soon as it
         #    is configured; then the device, then the rules and routes that lead into it.
+        replies = await watch_replies(world, snapshot, uplinks) if on_host else None
         await firewall.set(state.policy(uplinks))
         device = await enter(open_device(engine.choice, state.device(), world, log, places))
         engine.running = device.implementation
@@ -137,9 +138,9 @@ async def bring_up(
             # The kernel has no place for reserved bytes: nftables writes them, from before wg0 is up.
             state = replace(state, engine=device.implementation)
             await firewall.set(state.policy(uplinks))
-        replies = await reply_routes(world.netlink, uplinks.addresses if on_host else ())
         await enter(apply(state.plan(uplinks), world.netlink))
-        await require_unchanged_replies(world.netlink, replies)
+        if replies:
+            await require_unchanged_replies(world, replies)
         firewall.arm()
         watch = NetworkWatch(state, world, firewall, uplinks, run.triggers)
         watch.close_older()

@@ -262,6 +262,18 @@ class Flow:
 
 
 @dataclass(frozen=True, slots=True)
+class Visit:
+    """A connection to our own address; its answer gets the mark, as another program's rules may set it."""
+
+    address: Address
+    port: int
+    mark: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.address} port {self.port}{f' with mark {self.mark:#x}' if self.mark else ''}"
+
+
+@dataclass(frozen=True, slots=True)
 class Traffic:
     """Packets inside the tunnel, so neither handshakes nor keepalives: a silent edge cannot feign them."""
 

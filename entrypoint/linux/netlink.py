@@ -19,6 +19,7 @@ from typing import Final, assert_never
 import anyio.lowlevel
 
 from entrypoint.addresses import Address
+from entrypoint.linux.deciding_routes import all_dull, concerns_us, worth_a_look
 from entrypoint.linux.kernel_objects import (
     DeviceConfig,
     Flow,
@@ -39,7 +40,6 @@ from entrypoint.linux.netlink_messages import (
     NextHops,
     address_fields,
     address_state,
-    concerns_us,
     flow_fields,
     index_of,
     learned_ends,
@@ -49,10 +49,9 @@ from entrypoint.linux.netlink_messages import (
     routes_of,
     rule_fields,
     rule_of,
-    worth_a_look,
 )
-from entrypoint.linux.proc import read_ipv6_by_default, read_listening, read_traffic
-from entrypoint.linux.raw_netlink import DUMP, HEADER, Keep, ask
+from entrypoint.linux.proc import read_ipv6_by_default, read_listening, read_traffic, read_users
+from entrypoint.linux.raw_netlink import DUMP, HEADER, Keep, Skip, ask
 from entrypoint.linux.sock_diag import close_outgoing
 from entrypoint.linux.sockets import watch_groups
 
@@ -100,7 +99,8 @@ GROUPS: Final = (1, 5, 7, 8, 9, 11, 19)
 """RTNLGRP_: LINK, and IFADDR, ROUTE, RULE of IPv4 and IPv6 (linux/rtnetlink.h)."""
 
 UNREACHABLE: Final = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL})
-NO_IPV6: Final = frozenset({errno.EAFNOSUPPORT, errno.EOPNOTSUPP})
+NOTHING_TO_LIST: Final = frozenset({errno.EAFNOSUPPORT, errno.EOPNOTSUPP, errno.ENOENT})
+RTA_TABLE: Final = 15
 
 # linux/if_tun.h
 TUNSETIFF: Final = 0x400454CA
@@ -115,10 +115,10 @@ RT_SCOPE_NOWHERE, RTPROT_UNSPEC = 255, 0
 class SystemNetlink:
     """The kernel of this network namespace (see world.Netlink)."""
 
-    async def snapshot(self, *, whole: bool = False) -> Snapshot:
+    async def snapshot(self, *, whole: bool = False, table: int = 0) -> Snapshot:
         """List what decides: of routes only default and connected ones, and other tables than main's."""
         await anyio.lowlevel.checkpoint()
-        return _snapshot(whole)
+        return _snapshot(whole, table)
 
     async def link(self, name: str) -> LinkState | None:
         """Look one link up by its name."""
@@ -205,13 +205,25 @@ class SystemNetlink:
         """Read the kernel's tables of sockets."""
         return read_listening()
 
+    def socket_users(self) -> frozenset[int]:
+        """Read the kernel's tables of sockets."""
+        return read_users()
 
-def _listed(kind: int, body: bytes, form: type[Message], keep: Keep | None = None) -> list[Message]:
-    """Return a listing, decoded by pyroute2; a kernel without IPv6 has nothing to list."""
+
+def _listed(
+    kind: int,
+    body: bytes,
+    form: type[Message],
+    keep: Keep | None = None,
+    skip: Skip | None = None,
+    *,
+    strict: bool = False,
+) -> list[Message]:
+    """Return a listing, decoded by pyroute2; without IPv6, or the table, there is nothing to list."""
     try:
-        answers = ask(socket.NETLINK_ROUTE, kind, DUMP, body, keep)
+        answers = ask(socket.NETLINK_ROUTE, kind, DUMP, body, keep, skip, strict=strict)
     except OSError as error:
-        if error.errno in NO_IPV6:
+        if error.errno in NOTHING_TO_LIST:
             return []
         raise
     messages = [form(answer) for answer in answers]
@@ -220,7 +232,7 @@ def _listed(kind: int, body: bytes, form: type[Message], keep: Keep | None = Non
     return messages
 
 
-def _snapshot(whole: bool) -> Snapshot:
+def _snapshot(whole: bool, table: int) -> Snapshot:
     links = _listed(RTM_GETLINK, bytes(16), ifinfmsg)
     states = tuple(map(link_state, links))
     if any(state.kind == "vxlan" for state in states):
@@ -231,9 +243,11 @@ def _snapshot(whole: bool) -> Snapshot:
     names = {state.index: state.name for state in states}
     routes: list[Message] = []
     rules: list[Message] = []
+    which = (None, None) if whole or table else (worth_a_look, all_dull)
+    only = struct.pack("=HHI", 8, RTA_TABLE, table) if table else b""
     for family in FAMILIES:
         head = bytes((family, *bytes(11)))
-        routes += _listed(RTM_GETROUTE, head, rtmsg, None if whole else worth_a_look)
+        routes += _listed(RTM_GETROUTE, head + only, rtmsg, *which, strict=bool(table))
         rules += _listed(RTM_GETRULE, head, fibmsg)
     addresses = _listed(RTM_GETADDR, bytes(8), ifaddrmsg)
     hops: dict[int, NextHops] = {}

@@ -13,7 +13,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_address, ip_interface, ip_net
 from socket import AF_INET, AF_INET6
 from typing import Any, Final, Literal
 
-from entrypoint.addresses import PLATFORM, Address, Family, Mark, Network
+from entrypoint.addresses import Address, Family, Mark, Network
 from entrypoint.linux.kernel_objects import (
     AddressState,
     Flow,
@@ -29,13 +29,8 @@ FAMILIES: Final[dict[int, Family]] = {AF_INET: 4, AF_INET6: 6}
 IFF_UP: Final = 0x1
 IFA_F_TEMPORARY, IFA_F_DADFAILED, IFA_F_DEPRECATED, IFA_F_TENTATIVE = 0x01, 0x08, 0x20, 0x40
 RT_SCOPE_LINK: Final = 253
-NLMSG_HEADER: Final = 16
-RTM_NEWROUTE, RTM_DELROUTE = 24, 25
-FULL_TABLES: Final = (254, 255)
 NDA_DST: Final = 1
 NHA_ID, NHA_GROUP, NHA_OIF, NHA_GATEWAY = 1, 2, 5, 6
-LONGEST_DEFAULT: Final = 3
-"""0.0.0.0/1 and 2000::/3 are parts of a default route."""
 RTPROT_KERNEL: Final = 2
 RTN_UNICAST, RTN_UNREACHABLE = 1, 7
 ROUTE_KINDS: Final = {2: "local", 3: "broadcast", 4: "anycast", 5: "multicast", 6: "blackhole", 8: "prohibit"}
@@ -48,38 +43,6 @@ TRANSPORTS: Final[dict[int, Literal["tcp", "udp"]]] = {6: "tcp", 17: "udp"}
 
 type Message = Any
 """A pyroute2 message: header fields by `[]`, attributes by `get_attr`."""
-
-
-PLATFORM_BYTES: Final = tuple(network.network_address.packed for network in PLATFORM)
-
-
-def concerns_us(data: bytes) -> bool:
-    """Return whether one of these messages may change what we look at.
-
-    Of routes that is a default route, or a part of one, and the network of an address: a router
-    changes a hundred others every second.
-    """
-    while len(data) >= NLMSG_HEADER:
-        length, kind = struct.unpack_from("=IH", data)
-        if kind not in {RTM_NEWROUTE, RTM_DELROUTE}:
-            return True
-        if decides(data[NLMSG_HEADER:length]):
-            return True
-        data = data[max((length + 3) & ~3, NLMSG_HEADER) :]
-    return False
-
-
-def decides(data: bytes, at: int = 0) -> bool:
-    """Return whether the route (struct rtmsg) at this place is a default, a part of one, or connected."""
-    # A platform's address counts too; table and destination are a route's first attributes.
-    platform = data[at + 1] == 32 and any(packed in data[at : at + 36] for packed in PLATFORM_BYTES)
-    connected = data[at + 5] == RTPROT_KERNEL and data[at + 7] == RTN_UNICAST
-    return platform or connected or data[at + 1] <= LONGEST_DEFAULT
-
-
-def worth_a_look(data: bytes, at: int) -> bool:
-    """Return whether a listed route decides, or is not in `main` and `local`, which a router fills."""
-    return decides(data, at + NLMSG_HEADER) or data[at + NLMSG_HEADER + 4] not in FULL_TABLES
 
 
 type NextHops = tuple[tuple[int, Address | None], ...]

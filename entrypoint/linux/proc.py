@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterable
 from contextlib import suppress
+from itertools import product
 from pathlib import Path
 from typing import Final
 
@@ -35,6 +36,17 @@ def read_listening(tables: Path = SOCKET_TABLES) -> frozenset[int]:
         for row in table.read_text().splitlines()[1:]
     ]
     return frozenset(int(row[1].rpartition(":")[2], 16) for row in rows if row[3] == LISTEN)
+
+
+def read_users(tables: Path = SOCKET_TABLES) -> frozenset[int]:
+    """Return the users that have sockets of IP; one that has no inode has no program any more."""
+    rows = [
+        row.split()
+        for protocol, version in product(("tcp", "udp", "udplite", "raw"), ("", "6"))
+        if (table := tables / f"{protocol}{version}").exists()
+        for row in table.read_text().splitlines()[1:]
+    ]
+    return frozenset(int(row[7]) for row in rows if row[9] != "0")
 
 
 ENGINE: Final = "ss-warp-wireguard"
@@ -79,7 +91,7 @@ def read_wildcards(proc: Path = Path("/proc")) -> frozenset[int]:
 def _sockets_of(program: str, proc: Path) -> Iterable[int]:
     for comm in proc.glob("[0-9]*/comm"):
         with suppress(OSError):  # it may end meanwhile, or belong to another user
-            if comm.read_text().strip() == program[:NAME_LENGTH]:
+            if comm.read_bytes().strip() == program[:NAME_LENGTH].encode():  # a name may hold any bytes
                 for entry in (comm.parent / "fd").iterdir():
                     kind, _, inode = str(entry.readlink()).partition(":")
                     if kind == "socket":

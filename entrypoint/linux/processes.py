@@ -109,7 +109,7 @@ class SystemProcesses:
             pass
         except anyio.BrokenResourceError as error:  # it died meanwhile: the same as nothing listening
             raise ConnectionResetError(errno.ECONNRESET, os.strerror(errno.ECONNRESET)) from error
-        return answer.decode()
+        return answer.decode(errors="replace")
 
     async def is_responsive(self, address: Address, port: int, *, limit: float) -> bool:
         """Return whether the server on our `address` reacts to a client that closes without sending."""

@@ -23,30 +23,51 @@ RETRY_PAUSE: Final = 0.01
 PATIENCE: Final = 2.0
 """Seconds for an answer of the kernel."""
 
+SOL_NETLINK, GET_STRICT_CHK = 270, 12
+"""linux/socket.h, linux/netlink.h."""
+
 type Keep = Callable[[bytes, int], bool]
 """Judge the message that begins at this place of the buffer, header included."""
 
+type Skip = Callable[[bytes], bool]
+"""Return whether a whole buffer of messages holds nothing to keep."""
 
-def ask(protocol: int, kind: int, flags: int, body: bytes, keep: Keep | None = None) -> list[bytes]:
-    """Send one request; return the answers, headers included. Raises OSError with the kernel's errno."""
+
+def ask(
+    protocol: int,
+    kind: int,
+    flags: int,
+    body: bytes,
+    keep: Keep | None = None,
+    skip: Skip | None = None,
+    *,
+    strict: bool = False,
+) -> list[bytes]:
+    """Send one request; return the answers, headers included. Raises OSError with the kernel's errno.
+
+    `strict`: only what matches the request's fields is listed.
+    """
     for _ in range(ATTEMPTS):
-        answers = _ask_once(protocol, kind, flags, body, keep)
+        answers = _ask_once(protocol, kind, flags, body, keep, skip, strict)
         if answers is not None:
             return answers
         sleep(RETRY_PAUSE)
     raise OSError(errno.EINTR, "the network changes faster than it can be listed")
 
 
-def _ask_once(protocol: int, kind: int, flags: int, body: bytes, keep: Keep | None) -> list[bytes] | None:
+def _ask_once(
+    protocol: int, kind: int, flags: int, body: bytes, keep: Keep | None, skip: Skip | None, strict: bool
+) -> list[bytes] | None:
     """Return None if a change interrupted the listing: half of it is old."""
     answers: list[bytes] = []
     interrupted = 0
     with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol) as sock:
         sock.settimeout(PATIENCE)
+        sock.setsockopt(SOL_NETLINK, GET_STRICT_CHK, strict)
         sock.send(struct.pack("=IHHII", HEADER + len(body), kind, REQUEST | flags, 1, 0) + body)
         while True:
             data = sock.recv(1 << 17)
-            at = 0
+            at = len(data) if skip and skip(data) else 0
             while at < len(data):
                 length, answer, answer_flags = struct.unpack_from("=IHH", data, at)
                 interrupted |= answer_flags & INTERRUPTED
@@ -56,7 +77,7 @@ def _ask_once(protocol: int, kind: int, flags: int, body: bytes, keep: Keep | No
                     return None if interrupted else answers
                 if keep is None or keep(data, at):
                     answers.append(data[at : at + length])
-                at += (length + 3) & ~3
+                at += max((length + 3) & ~3, HEADER)
             if not flags & (DUMP | ACK):
                 return answers
 

@@ -24,8 +24,16 @@ def run(argv: Sequence[str], text: str = "") -> str:
     try:
         # A program that hangs is killed after LIMIT and named: nft on a broken kernel must not hang the
         # start.
+        # Names of interfaces may hold any bytes.
         done = subprocess.run(
-            argv, input=text, capture_output=True, text=True, timeout=LIMIT, check=False, env=ENVIRONMENT
+            argv,
+            input=text,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=LIMIT,
+            check=False,
+            env=ENVIRONMENT,
         )
     except subprocess.TimeoutExpired as error:
         raise TimeoutError(f"{argv[0]}: no result within {LIMIT:g} s") from error

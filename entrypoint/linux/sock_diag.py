@@ -8,7 +8,7 @@ import errno
 import socket
 import struct
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import Final
@@ -19,7 +19,7 @@ from entrypoint.linux.raw_netlink import ACK, DUMP, HEADER, ask, attributes
 NETLINK_SOCK_DIAG: Final = 4
 SOCK_DIAG_BY_FAMILY, SOCK_DESTROY = 20, 21
 INET_DIAG_MARK: Final = 15
-LISTEN: Final = 10
+SYN_RECV, LISTEN = 3, 10
 UNPRIVILEGED: Final = 1024
 SENDING: Final = sum(1 << state for state in (1, 2, 3, 4, 5, 8, 9, 11))
 """States of a TCP socket that may still send (net/tcp_states.h), and 1 of a connected UDP socket."""
@@ -89,8 +89,17 @@ def close_outgoing(allowed: Callable[[Address, Address], bool]) -> int:
 
     Raises OSError: EOPNOTSUPP or ENOENT where the kernel has no such service.
     """
+    return _close(outgoing(list(_list()), allowed))
+
+
+def close_half_open(remote: Collection[Address]) -> int:
+    """Close what these far ends began and nobody has accepted yet. Raises OSError, as above."""
+    return _close(one for one in _list((socket.IPPROTO_TCP,), 1 << SYN_RECV) if one.remote in remote)
+
+
+def _close(sockets: Iterable[OpenSocket]) -> int:
     closed = 0
-    for one in outgoing(list(_list()), allowed):
+    for one in sockets:
         try:
             _ask(SOCK_DESTROY, ACK, one.family, one.protocol, 1 << one.state, one.id)
         except OSError as error:
@@ -101,10 +110,12 @@ def close_outgoing(allowed: Callable[[Address, Address], bool]) -> int:
     return closed
 
 
-def _list() -> Iterator[OpenSocket]:
+def _list(
+    protocols: Sequence[int] = (socket.IPPROTO_TCP, socket.IPPROTO_UDP), states: int = 0xFFFFFFFF
+) -> Iterator[OpenSocket]:
     for family in (socket.AF_INET, socket.AF_INET6):
-        for protocol in (socket.IPPROTO_TCP, socket.IPPROTO_UDP):
-            for message in _ask(SOCK_DIAG_BY_FAMILY, DUMP, family, protocol, 0xFFFFFFFF, bytes(48)):
+        for protocol in protocols:
+            for message in _ask(SOCK_DIAG_BY_FAMILY, DUMP, family, protocol, states, bytes(48)):
                 body = message[HEADER:]
                 mark = dict(attributes(body[72:])).get(INET_DIAG_MARK, b"")
                 yield OpenSocket(family, protocol, body[1], body[4:52], int.from_bytes(mark, sys.byteorder))

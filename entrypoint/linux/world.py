@@ -11,7 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from entrypoint.addresses import Address, Endpoint
-from entrypoint.linux.kernel_objects import DeviceConfig, Flow, Item, LinkState, Snapshot, Stats, Traffic
+from entrypoint.linux.kernel_objects import (
+    DeviceConfig,
+    Flow,
+    Item,
+    LinkState,
+    Snapshot,
+    Stats,
+    Traffic,
+    Visit,
+)
 
 if TYPE_CHECKING:
     import ssl
@@ -92,8 +101,11 @@ class Netlink(Protocol):
     async def link(self, name: str) -> LinkState | None:
         """Look one link up by its name."""
 
-    async def snapshot(self, *, whole: bool = False) -> Snapshot:
-        """List links, addresses, rules, and of the routes those that decide; `whole` lists every route."""
+    async def snapshot(self, *, whole: bool = False, table: int = 0) -> Snapshot:
+        """List links, addresses, rules, and of the routes those that decide.
+
+        With `whole` that is every route, with `table` what is in it.
+        """
 
     async def add(self, item: Item) -> None:
         """Add one item."""
@@ -125,6 +137,9 @@ class Netlink(Protocol):
     def listening_ports(self) -> frozenset[int]:
         """Read the TCP ports that programs listen on."""
 
+    def socket_users(self) -> frozenset[int]:
+        """Read which users have sockets."""
+
 
 class Nft(Protocol):
     """nftables; `load` is one atomic transaction."""
@@ -134,6 +149,12 @@ class Nft(Protocol):
 
     async def listing(self, family: str, table: str) -> str:
         """Return `nft -s list table`'s text, empty if it does not exist."""
+
+    async def visit(self, visits: Sequence[Visit], expected: Mapping[Visit, str]) -> Mapping[Visit, str]:
+        """Return the interface that each visit's answer leaves by; what is not answered is left out.
+
+        Waits a moment for what is missing, longer where answers are `expected`.
+        """
 
     def changes(self) -> AbstractAsyncContextManager[AsyncIterator[None]]:
         """Subscribe; the iterator yields once for each burst of changes, our own included."""

@@ -4,15 +4,17 @@ The model covers rules by priority and, in their tables, the longest prefix with
 with attributes that it does not know (`Rule.more`) are skipped and reported.
 """
 
-from collections.abc import Iterable, Mapping
+import logging
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv6Address
 from typing import Final
 
-from entrypoint.addresses import Address, Family, Network
+from entrypoint.addresses import Address, Network
 from entrypoint.errors import PlatformError
-from entrypoint.linux.kernel_objects import Flow, Route, Rule, Snapshot
-from entrypoint.linux.world import Netlink
+from entrypoint.linux.kernel_objects import PROTOCOL_KERNEL, Flow, Route, Rule, Snapshot, Visit
+from entrypoint.linux.visits import FAR_AWAY
+from entrypoint.linux.world import Netlink, Nft, World
+from entrypoint.routing.uplinks import Uplinks
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,24 +88,82 @@ def _between(port: int, span: tuple[int, int] | None) -> bool:
     return span is None or span[0] <= port <= span[1]
 
 
-# Documentation addresses: routed like any other, and never anyone's.
-FAR_AWAY: Final[dict[Family, Address]] = {4: IPv4Address("192.0.2.1"), 6: IPv6Address("2001:db8::1")}
-"""Addresses somewhere on the internet, for route lookups; nothing is sent to them."""
+MOST_VISITS: Final = 256
+NOBODY: Final = 1
+"""A port on which hardly anybody listens (tcpmux): a refusal is an answer, too."""
+MOST_NAMED: Final = 3
+
+log = logging.getLogger("ss-warp")
 
 
-async def reply_routes(netlink: Netlink, addresses: Iterable[Address]) -> dict[Address, str | None]:
-    """Return the interface that a reply from each address would leave by, or None. Raises OSError."""
+@dataclass(frozen=True, slots=True)
+class Replies:
+    """By which interface replies leave: as the kernel looks up routes, and as packets were seen to."""
+
+    routes: dict[Address, str | None]
+    packets: dict[Visit, str]
+
+
+async def watch_replies(world: World, snapshot: Snapshot, uplinks: Uplinks) -> Replies:
+    """Return by which interface replies from this host's addresses leave. Raises OSError."""
+    routes = await _routes(world.netlink, uplinks.addresses)
+    devices = {
+        state.address.ip: state.device
+        for state in snapshot.addresses
+        if not (state.link_scope or state.address.is_loopback)
+    }
+    addresses = tuple(dict.fromkeys((*uplinks.addresses, *devices)))
+    packets = await _packets(world.nft, visits(snapshot, addresses, world.netlink.listening_ports()), {})
+    # Nobody far away asks a bridge's address, and no reply has the mark of another interface: what leads
+    # elsewhere than where requests come in is not what a reply would do.
+    sure = {*uplinks.addresses}
+    kept = {
+        one: to
+        for one, to in packets.items()
+        if to == devices.get(one.address) or (one.address in sure and not one.mark)
+    }
+    return Replies(routes, kept)
+
+
+def visits(snapshot: Snapshot, addresses: Sequence[Address], listening: Collection[int]) -> tuple[Visit, ...]:
+    """Return what to ask each address: a port that refuses, with others' marks, and ports that answer."""
+    marks = {rule.mark.value for rule in snapshot.rules if rule.mark and rule.protocol != PROTOCOL_KERNEL}
+    every = [Visit(one, NOBODY, mark) for mark in sorted({0, *marks}) for one in addresses]
+    every += [Visit(one, port) for port in sorted(listening) for one in addresses]
+    return tuple(dict.fromkeys(every))[:MOST_VISITS]
+
+
+async def require_unchanged_replies(world: World, before: Replies) -> None:
+    """Raise PlatformError if a reply from any of the addresses would no longer leave as before."""
+    routes = await _routes(world.netlink, before.routes)
+    wrong = [
+        f"{one} by {routes[one]} instead of {device}"
+        for one, device in before.routes.items()
+        if routes[one] != device
+    ]
+    if before.packets and not wrong:
+        packets = await _packets(world.nft, tuple(before.packets), before.packets)
+        wrong = [
+            f"{one} {f'by {packets[one]} instead of' if one in packets else 'no longer by'} {device}"
+            for one, device in before.packets.items()
+            if packets.get(one) != device
+        ]
+    if wrong:
+        raise PlatformError(
+            f"replies would not leave as before ({', '.join(wrong[:MOST_NAMED])}); "
+            "all changes were rolled back to keep this host reachable",
+            "see `ip rule` and `nft list ruleset` for other programs' rules; ROUTE_MODE=proxy changes less",
+        )
+
+
+async def _routes(netlink: Netlink, addresses: Iterable[Address]) -> dict[Address, str | None]:
     # The kernel's own answer (RTM_GETROUTE), not a model of its rules.
     return {one: await netlink.route_device(Flow(FAR_AWAY[one.version], one)) for one in addresses}
 
 
-async def require_unchanged_replies(netlink: Netlink, before: Mapping[Address, str | None]) -> None:
-    """Raise PlatformError if a reply from any of the addresses would no longer leave as before."""
-    after = await reply_routes(netlink, before)
-    if changed := [one for one in before if after[one] != before[one]]:
-        wrong = ", ".join(f"{one} by {after[one]} instead of {before[one]}" for one in changed)
-        raise PlatformError(
-            f"replies would leave by another interface ({wrong}); "
-            "all changes were rolled back to keep this host reachable",
-            "see `ip rule` for rules of other programs; ROUTE_MODE=proxy changes less",
-        )
+async def _packets(nft: Nft, asked: Sequence[Visit], expected: Mapping[Visit, str]) -> Mapping[Visit, str]:
+    try:
+        return await nft.visit(asked, expected)
+    except OSError as error:
+        log.warning("cannot test replies with packets: %s; their routes alone are compared", error)
+        return expected

@@ -11,7 +11,7 @@ from typing import Final, Literal
 from entrypoint.errors import BusyError, SettingsError, StateError, explain
 from entrypoint.firewall.ruleset import TABLES
 from entrypoint.linux import state_dir
-from entrypoint.linux.kernel_objects import PROTOCOL_KERNEL, Link, LinkState, Rule, Snapshot
+from entrypoint.linux.kernel_objects import PROTOCOL_KERNEL, SSSERVER_UID, Link, LinkState, Rule, Snapshot
 from entrypoint.linux.world import Netlink, Nft
 from entrypoint.routing.plan import TUNNEL_PRIORITY, OurIds, RouteMode, decode, encode, ours_in
 from entrypoint.routing.reconcile import GONE, list_all, remove_all, tolerate
@@ -22,6 +22,11 @@ type IdKind = Literal["priority", "table", "device", "other"]
 LOWEST_PRIORITY: Final = 3
 MAX_TRIES: Final = 100
 """How many other tables and interface names to try."""
+
+STRANGER: Final = (
+    f"user {SSSERVER_UID}: another program has sockets as this user, which is ssserver's; "
+    "its packets would be treated as ssserver's: run it as another user"
+)
 
 log = logging.getLogger("ss-warp")
 
@@ -43,8 +48,13 @@ async def claim(
     SettingsError if another program owns one of them, StateError, PlatformError.
     """
     before = decode(recorded)
-    snapshot = await list_all(netlink)
+    snapshot = await list_all(netlink, table=ids.table)
     problems = [sentence for _, sentence in conflicts(ids, before, snapshot, mode)]
+    if SSSERVER_UID in netlink.socket_users():
+        if nft:
+            problems.append(STRANGER)
+        else:  # whoever joined our own namespace gets less than before, never more
+            log.warning("%s", STRANGER)
     # A table that is not on record may be another ss-warp's. In its own namespace it is a predecessor's, and
     # is adopted.
     if not before:
@@ -136,6 +146,8 @@ def conflicts(
                 yield "other", f"priority {TUNNEL_PRIORITY}: {theirs}; remove it, or set ROUTE_MODE=proxy"
             else:
                 yield "priority", f"ROUTE_RULE_PRIORITY={ids.priority}: {theirs}; choose another"
+        if rule.uid == SSSERVER_UID and rule.protocol != PROTOCOL_KERNEL:
+            yield "other", f"user {SSSERVER_UID}: {theirs}; it would lead ssserver's packets: remove it"
         if _same_mark(rule, ids):
             yield "other", f"mark {ids.mark}: {theirs}; remove it"
     if ids.table not in {old.table for old in before} and any(
@@ -174,9 +186,12 @@ async def _forget(
     # refuse it.
     if await _our_tables(nft):
         return
-    snapshot = await netlink.snapshot()
-    links = {link.name for link in snapshot.links}
-    record(encode(one for one in ours if links & one.links or any(ours_in(snapshot, one))))
+    left = []
+    for one in ours:
+        snapshot = await netlink.snapshot(table=one.table)
+        if one.links & {link.name for link in snapshot.links} or any(ours_in(snapshot, one)):
+            left.append(one)
+    record(encode(left))
 
 
 async def _delete_link(name: str, snapshot: Snapshot, netlink: Netlink) -> None:

@@ -80,7 +80,7 @@ async def converge(plan: NetworkPlan, netlink: Netlink) -> Converged:
     removed: list[Item] = []
     missing: tuple[Item, ...] = ()
     for _ in range(ROUNDS):
-        now = await reconcile_once(plan, netlink, await netlink.snapshot())
+        now = await reconcile_once(plan, netlink, await netlink.snapshot(table=plan.ids.table))
         missing = (*now.missing, *now.added)  # no listing has confirmed what was just added
         if not now.added and not now.removed:
             break
@@ -99,7 +99,7 @@ async def remove_all(ids: OurIds, netlink: Netlink, known: Sequence[Item] = ()) 
         # Again from a fresh listing: other programs add and delete meanwhile.
         refused.clear()
         try:
-            _, surplus = difference(NetworkPlan(ids, ()), await netlink.snapshot())
+            _, surplus = difference(NetworkPlan(ids, ()), await netlink.snapshot(table=ids.table))
         except OSError:
             if not known:
                 raise
@@ -143,10 +143,10 @@ async def apply(plan: NetworkPlan, netlink: Netlink) -> AsyncIterator[Converged]
         yield converged
 
 
-async def list_all(netlink: Netlink) -> Snapshot:
-    """List everything. Raises PlatformError."""
+async def list_all(netlink: Netlink, *, table: int = 0) -> Snapshot:
+    """List everything, or of the routes this table's alone. Raises PlatformError."""
     try:
-        return await netlink.snapshot()
+        return await netlink.snapshot(table=table)
     except OSError as error:
         raise explain("cannot list links, addresses, routes and rules", error) from error
 

@@ -3,7 +3,9 @@
 import errno
 import logging
 import os
+import re
 from base64 import b64decode
+from collections import Counter
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -17,7 +19,9 @@ from entrypoint.retry import after, retrying
 from entrypoint.routing.reconcile import delete_link
 from entrypoint.wireguard.device import Implementation, Trouble
 
+LARGEST_ERRNO = 4095
 UAPI_GET = "get=1\n\n"
+NUMBER = re.compile(r"-?[0-9]{1,20}", re.ASCII)
 
 
 def encode_uapi(config: DeviceConfig) -> str:
@@ -39,29 +43,28 @@ def encode_uapi(config: DeviceConfig) -> str:
 
 def parse_uapi(answer: str) -> Stats:
     """Return the counters in the answer to UAPI_GET, zeros without a peer. Raises OSError."""
-    fields = _fields(answer)
-    handshake = int(fields.get("last_handshake_time_sec", 0))
-    nanoseconds = int(fields.get("last_handshake_time_nsec", 0))
+    numbers = _numbers(answer)
     return Stats(
-        handshake=handshake + nanoseconds / 1e9,
-        rx_bytes=int(fields.get("rx_bytes", 0)),
-        tx_bytes=int(fields.get("tx_bytes", 0)),
+        handshake=numbers["last_handshake_time_sec"] + numbers["last_handshake_time_nsec"] / 1e9,
+        rx_bytes=numbers["rx_bytes"],
+        tx_bytes=numbers["tx_bytes"],
     )
 
 
 def check_uapi(answer: str) -> None:
     """Raise OSError unless the answer says errno=0; some engines send negative numbers."""
-    _fields(answer)
+    _numbers(answer)
 
 
-def _fields(answer: str) -> dict[str, str]:
-    """Split an answer into its fields; with one peer no key but allowed_ip occurs twice."""
-    fields = dict(line.partition("=")[::2] for line in answer.splitlines() if line)
-    if "errno" not in fields:
+def _numbers(answer: str) -> Counter[str]:
+    """Return the fields that hold a number; with one peer no key but allowed_ip occurs twice."""
+    fields = (line.partition("=") for line in answer.splitlines())
+    numbers = Counter({key: int(value) for key, _, value in fields if NUMBER.fullmatch(value)})
+    if "errno" not in numbers:
         raise ConnectionAbortedError(f"{ENGINE} closed the connection in the middle of an answer")
-    if number := abs(int(fields["errno"])):
+    if number := min(abs(numbers["errno"]), LARGEST_ERRNO):
         raise OSError(number, f"{ENGINE} rejected the configuration: {os.strerror(number)}")
-    return fields
+    return numbers
 
 
 def _hex(key: str) -> str:

@@ -41,7 +41,7 @@ class FakeLinks:
         await checkpoint()
         return self.links.get(name)
 
-    async def snapshot(self, *, whole: bool = False) -> Snapshot:
+    async def snapshot(self, *, whole: bool = False, table: int = 0) -> Snapshot:
         await checkpoint()
         return Snapshot(links=tuple(self.links.values()))
 
@@ -102,6 +102,9 @@ class FakeLinks:
 
     def close_outgoing(self, allowed: Callable[[Address, Address], bool]) -> int:
         return 0
+
+    def socket_users(self) -> frozenset[int]:
+        return frozenset()
 
     def listening_ports(self) -> frozenset[int]:
         return frozenset()

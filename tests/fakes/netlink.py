@@ -28,7 +28,9 @@ from entrypoint.linux.kernel_objects import (
     Snapshot,
     Stats,
     Traffic,
+    Visit,
 )
+from entrypoint.linux.visits import FAR_AWAY
 from entrypoint.routing.lookup import decide_route
 from tests.fakes.bursts import Bursts
 from tests.fakes.views import show
@@ -56,6 +58,7 @@ class FakeNetlink:
         self.wireguards: dict[str, DeviceConfig] = {}
         self.stats = Stats(0, 0, 0)
         self.listeners: frozenset[int] = frozenset()
+        self.users: frozenset[int] = frozenset()
         self.outgoing: list[tuple[Address, Address]] = []
         """Connections that began here: local and remote address."""
         self.packets: dict[str, Traffic] = {}
@@ -98,7 +101,7 @@ class FakeNetlink:
         await anyio.lowlevel.checkpoint()
         return next((link for link in self.links if link.name == name), None)
 
-    async def snapshot(self, *, whole: bool = False) -> Snapshot:
+    async def snapshot(self, *, whole: bool = False, table: int = 0) -> Snapshot:
         await anyio.lowlevel.checkpoint()
         return self._state()
 
@@ -140,10 +143,18 @@ class FakeNetlink:
         found = decide_route(self._state(), flow) if ours else None
         return found.device if found else None
 
+    def answer_to(self, visit: Visit) -> str | None:
+        """By which interface the answer to a visit leaves."""
+        found = decide_route(self._state(), Flow(FAR_AWAY[visit.address.version], visit.address, visit.mark))
+        return found.device if found else None
+
     def close_outgoing(self, allowed: Callable[[Address, Address], bool]) -> int:
         ended = [ends for ends in self.outgoing if not allowed(*ends)]
         self.outgoing = [ends for ends in self.outgoing if allowed(*ends)]
         return len(ended)
+
+    def socket_users(self) -> frozenset[int]:
+        return self.users
 
     def listening_ports(self) -> frozenset[int]:
         return self.listeners

@@ -1,11 +1,12 @@
 """nftables as far as we use it: tables, replaced by transactions that happen whole or not at all."""
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 
 import anyio.lowlevel
 
+from entrypoint.linux.kernel_objects import Visit
 from tests.fakes.bursts import Bursts
 
 
@@ -19,6 +20,8 @@ class FakeNft:
         self.fail_at: set[int] = set()
         self.count = 0
         self.tables: dict[str, str] = {}
+        self.leads: Callable[[Visit], str | None] = lambda _: None
+        """By which interface the answer to a visit leaves."""
         self._told = Bursts()
 
     def __str__(self) -> str:
@@ -51,6 +54,13 @@ class FakeNft:
     async def listing(self, family: str, table: str) -> str:
         await anyio.lowlevel.checkpoint()
         return self.tables.get(f"{family} {table}", "")
+
+    async def visit(self, visits: Sequence[Visit], expected: Mapping[Visit, str]) -> Mapping[Visit, str]:
+        await anyio.lowlevel.checkpoint()
+        if self.denied:
+            raise OSError("nft: Operation not permitted")
+        ways = {one: self.leads(one) for one in visits}
+        return {one: device for one, device in ways.items() if device}
 
     def changes(self) -> AbstractAsyncContextManager[AsyncIterator[None]]:
         return self._told.subscribed()

@@ -19,6 +19,7 @@ from entrypoint.addresses import Address, Endpoint, Family
 from entrypoint.linux.kernel_objects import DeviceConfig, Guise, Stats, Traffic
 from entrypoint.linux.world import Bound, Clock, Marked
 from entrypoint.wireguard.device import Implementation, Trouble
+from tests.fakes.http import Slices
 
 EXIT: dict[Family, str] = {4: "104.28.0.1", 6: "2a09:bac1::1"}
 
@@ -130,7 +131,7 @@ class FakeTunnel:
             if not self.traces:
                 raise httpx.ConnectError("refused")
             text = f"fl=1\nip={EXIT[family]}\nuag=a=b\ncolo=FRA\nloc=DE\nwarp={self.warp}\n"
-            return httpx.Response(200, text=text)
+            return httpx.Response(200, stream=Slices(text.encode()))
 
         return httpx.MockTransport(site)
 

@@ -165,7 +165,7 @@ class CountingNetlink(FakeNetlink):
     snapshots = 0
     deaf_at: tuple[int, int] = (0, 0)
 
-    async def snapshot(self, *, whole: bool = False) -> Snapshot:
+    async def snapshot(self, *, whole: bool = False, table: int = 0) -> Snapshot:
         self.snapshots += 1
         if self.snapshots == self.deaf_at[0]:
             raise OSError(self.deaf_at[1], "the kernel does not say")
@@ -187,7 +187,7 @@ class Inside:
         self.netlink = netlink
         self.add, self.changes = netlink.add, netlink.changes
 
-    async def snapshot(self, *, whole: bool = False) -> Snapshot:
+    async def snapshot(self, *, whole: bool = False, table: int = 0) -> Snapshot:
         return await FakeNetlink.snapshot(self.netlink)
 
     async def link(self, name: str) -> LinkState | None:
@@ -211,6 +211,7 @@ class FakeWorld:
         assert isinstance(container, CountingNetlink)
         self.netlink = container
         self.nft = FakeNft()
+        self.nft.leads = self.netlink.answer_to
         self.nft.tables["ip others"] = "\tchain theirs {\n\t}\n"
         self.processes = FakeProcesses(cast("Netlink", Inside(self.netlink)), self.clock)
         self.http = EdgeHttp(self.netlink, self.nft, self.processes)

@@ -1,5 +1,6 @@
 """A start on a host that cannot succeed, and a second one beside the first (K-11, K-14)."""
 
+import socket
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from tests.lab.host_topology import ADDRESSES, SSH, dump, host_lab
 from tests.lab.hosts import on_host
 from tests.lab.kill_points import Point, points, strace
 from tests.lab.scene import TRACE4, Scene, client_of
+from tests.lab.senders import SSSERVER, owned
 from tests.lab.topology import HOST, Lab
 from tests.lab.visitors import Session, greeted
 
@@ -60,6 +62,20 @@ def test_k11_whatever_is_not_permitted_all_is_as_before(
         f"exit 77, one line, nothing left; {session.longest * 1000:.0f} ms silence",
     )
     session.close()
+
+
+def test_k10_ssservers_user_is_somebody_elses(lab: Lab, state: Path, tmp_path: Path) -> None:
+    """Its packets would be taken for ssserver's, and a host's user of that number would lose its network."""
+    with lab.inside("H"), owned(SSSERVER):
+        theirs = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        theirs.bind(("127.0.0.1", 0))
+    with theirs:
+        before = dump(lab)
+        for mode in "full", "proxy":
+            refused(on_host(lab, tmp_path / mode, mode), 78, "user 58388: another program has sockets")
+        assert dump(lab) == before
+    with on_host(lab, state, "proxy") as product:
+        product.serving()
 
 
 def test_k11_a_read_only_proc_sys_is_no_matter(lab: Lab, state: Path) -> None:

@@ -61,7 +61,6 @@ SHORT = {
     "entrypoint/early/optional.py": "light: the early path and the kill switch leave out the same pieces",
     "entrypoint/early/preflight.py": "light: runs before the firewall is closed",
     "entrypoint/health/observer.py": "what the monitor reports and needs; its users import no more",
-    "entrypoint/linux/nft.py": "one of the five doors",
     "entrypoint/linux/run.py": "light: the early path starts nft with it",
     "entrypoint/linux/this_machine.py": "the only place that builds the real World",
     "entrypoint/status/heartbeat.py": "light: `healthcheck` starts a new Python every few seconds",

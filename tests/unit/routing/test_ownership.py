@@ -9,7 +9,7 @@ import pytest
 
 from entrypoint.addresses import Mark
 from entrypoint.errors import SettingsError, StateError
-from entrypoint.linux.kernel_objects import Item, Link, LinkAddress, LinkUp, Route, Rule
+from entrypoint.linux.kernel_objects import SSSERVER_UID, Item, Link, LinkAddress, LinkUp, Route, Rule
 from entrypoint.routing.ownership import claim
 from entrypoint.routing.plan import OurIds, decode, encode, network_plan
 from entrypoint.routing.reconcile import apply, converge
@@ -157,6 +157,22 @@ async def test_a_firewall_table_is_ours_only_when_recorded_and_recorded_as_long_
     async with claim(OurIds(), netlink, record.data, record, nft=nft):
         pass
     assert decode(record.data) == ()
+
+
+async def test_ssservers_user_is_nobody_elses(caplog: pytest.LogCaptureFixture) -> None:
+    netlink, record = FakeNetlink.container(), Record()
+    netlink.somebody(Rule(4, 7, 100, uid=SSSERVER_UID, protocol=3))
+    netlink.users = frozenset({0, SSSERVER_UID})
+    with pytest.raises(SettingsError) as caught:
+        async with claim(OurIds(), netlink, None, record, nft=FakeNft()):
+            pytest.fail("entered")
+    rule, sockets = caught.value.problems
+    assert rule.startswith("user 58388: another program added 'ip -4 rule add priority 7")
+    assert sockets.startswith("user 58388: another program has sockets as this user")
+    assert record.data is None
+    netlink.rules.pop()
+    async with claim(OurIds(), netlink, None, record):
+        assert sockets in caplog.text, "in a namespace of our own it is said"
 
 
 async def test_all_problems_are_listed() -> None:
