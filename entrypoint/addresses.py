@@ -67,6 +67,19 @@ DHCP_PORTS: Final[dict[Family, tuple[int, int]]] = {4: (68, 67), 6: (546, 547)}
 PLATFORM: Final = (IPv4Network("168.63.129.16/32"),)
 """Public addresses that a cloud uses itself (Azure's agent and resolver), if `main` has a route to them."""
 
+WORLDWIDE: Final = frozenset(
+    map(
+        ip_address,
+        (
+            *("1.1.1.1", "1.0.0.1", "2606:4700:4700::1111", "2606:4700:4700::1001"),  # Cloudflare
+            *("8.8.8.8", "8.8.4.4", "2001:4860:4860::8888", "2001:4860:4860::8844"),  # Google
+            *("9.9.9.9", "149.112.112.112", "2620:fe::fe", "2620:fe::9"),  # Quad9
+            *("208.67.222.222", "208.67.220.220", "2620:119:35::35", "2620:119:53::53"),  # OpenDNS
+        ),
+    )
+)
+"""Resolvers that answer everybody, also through the tunnel."""
+
 PRIVATE: Final[tuple[Network, ...]] = tuple(
     map(
         ip_network,
@@ -106,6 +119,14 @@ def word_for(address: Address) -> str | None:
         if address in network:
             return word
     return None
+
+
+def literal(host: str) -> Address | None:
+    """Return the address that `host` is, None when it is a name."""
+    try:
+        return ip_address(host)
+    except ValueError:
+        return None
 
 
 def is_subnet(inner: Network, outer: Network) -> bool:

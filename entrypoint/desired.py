@@ -1,12 +1,24 @@
 """Desired state, computed from settings, uplinks and account. Pure; the supervisor applies it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Interface, IPv4Network
 from typing import Any
 
 from entrypoint.account.model import Account
-from entrypoint.addresses import PRIVATE, Address, Destination, Endpoint, Family, Interface, Network, Ports
+from entrypoint.addresses import (
+    PLATFORM,
+    PRIVATE,
+    WORLDWIDE,
+    Address,
+    Destination,
+    Endpoint,
+    Family,
+    Interface,
+    Network,
+    Ports,
+    word_for,
+)
 from entrypoint.errors import PlatformError, SettingsError
 from entrypoint.firewall.policy import Closed, FullTunnel, HostFull, Policy, ProxyTunnel
 from entrypoint.firewall.ruleset import ON_LINK
@@ -88,7 +100,21 @@ def require_uplink(snapshot: Snapshot, found: Uplinks) -> None:
         )
 
 
-def what_stays_cut_off(settings: Settings, snapshot: Snapshot) -> Iterator[str]:
+def require_understood(settings: Settings, snapshot: Snapshot) -> None:
+    """Raise PlatformError if this host's routes are beyond what mode full accounts for."""
+    names = ", ".join(link.name for link in snapshot.links if link.kind == "vrf")
+    # What is bound to a VRF has routes of its own, by a rule that is no uplink's: nobody would police it.
+    if names and route_mode(settings) == "full":
+        raise PlatformError(
+            f"this host has a VRF ({names}), whose traffic ROUTE_MODE=full would not keep in the tunnel; "
+            "nothing was changed",
+            "set ROUTE_MODE=proxy",
+        )
+
+
+def what_stays_cut_off(
+    settings: Settings, snapshot: Snapshot, resolvers: Sequence[Address] = ()
+) -> Iterator[str]:
     """Yield a sentence for each thing here that will not work with the tunnel, and what mends it."""
     if 6 in settings.tunnel.families and not snapshot.ipv6_by_default:
         yield (
@@ -102,6 +128,17 @@ def what_stays_cut_off(settings: Settings, snapshot: Snapshot) -> Iterator[str]:
             yield (
                 f"outer packets of {names} start on this host and are blocked on its uplinks; "
                 "list the far ends in FIREWALL_OUTBOUND_SUBNETS, or set ROUTE_MODE=proxy"
+            )
+        reached = (*PLATFORM, *settings.firewall.outbound_subnets)
+        if theirs := [
+            one
+            for one in resolvers
+            if not (word_for(one) or one in {*WORLDWIDE, *settings.dns.addresses})
+            and not any(one in network for network in reached)
+        ]:
+            yield (
+                f"this host's resolvers {', '.join(map(str, theirs))} will be asked through the tunnel, where "
+                "a provider's own do not answer; list them in FIREWALL_OUTBOUND_SUBNETS"
             )
 
 

@@ -9,11 +9,20 @@ import anyio
 
 from entrypoint.account.model import Account
 from entrypoint.account.store import cache_addresses, cached_addresses
-from entrypoint.addresses import MARK, Address, Destination, Endpoint, Family, NamedEndpoint, word_for
+from entrypoint.addresses import (
+    MARK,
+    Address,
+    Destination,
+    Endpoint,
+    Family,
+    NamedEndpoint,
+    literal,
+    word_for,
+)
 from entrypoint.client_details import save_public_address, saved_public_address
 from entrypoint.firewall.killswitch import KillSwitch
 from entrypoint.health.diagnosis import Outside, unresolvable
-from entrypoint.health.probe import CertificateError, Trace, fetch_trace, literal
+from entrypoint.health.probe import CertificateError, Trace, fetch_trace
 from entrypoint.linux.http import url_site
 from entrypoint.linux.state_dir import ADDRESS_CACHE_FILE
 from entrypoint.linux.world import Marked, World

@@ -94,8 +94,9 @@ async def bring_up(
         uplinks = find_uplinks(snapshot, ids.links, host=on_host)
         if on_host:
             desired.require_uplink(snapshot, uplinks)
+            desired.require_understood(settings, snapshot)
         listening = world.netlink.listening_ports()
-        for sentence in desired.what_stays_cut_off(settings, snapshot):
+        for sentence in desired.what_stays_cut_off(settings, snapshot, world.netlink.resolvers()):
             log.warning("%s", sentence)
         await check_available(engine.choice, world.netlink, places)
 

@@ -4,7 +4,6 @@ import math
 import ssl
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from itertools import cycle
 from pathlib import Path
 from typing import Literal
@@ -12,7 +11,7 @@ from typing import Literal
 import anyio
 import httpx
 
-from entrypoint.addresses import Address, Family
+from entrypoint.addresses import Address, Family, literal
 from entrypoint.linux.http import certificate_error, is_misdated
 from entrypoint.linux.kernel_objects import Traffic
 from entrypoint.linux.world import Bound, Clock, Http, Marked, World
@@ -54,14 +53,6 @@ def parse_trace(text: str) -> Trace:
 def _seconds(text: str) -> float | None:
     try:
         return float(text) if math.isfinite(float(text)) else None
-    except ValueError:
-        return None
-
-
-def literal(host: str) -> Address | None:
-    """Return the address that `host` is, None when it is a name."""
-    try:
-        return ip_address(host)
     except ValueError:
         return None
 

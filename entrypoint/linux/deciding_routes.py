@@ -68,7 +68,7 @@ def all_dull(data: bytes) -> bool:
         # If each message that begins here has this length, then the next begins where it is looked for.
         all(column(at).count(data[at]) == count for at in range(8))
         and min(prefixes) > LONGEST_DEFAULT
-        and 32 not in prefixes
+        and not any(packed in data for packed in PLATFORM_BYTES)
         and sum(map(tables.count, FULL_TABLES)) == count
         and RTPROT_KERNEL not in protocols
     )

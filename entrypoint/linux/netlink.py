@@ -50,7 +50,13 @@ from entrypoint.linux.netlink_messages import (
     rule_fields,
     rule_of,
 )
-from entrypoint.linux.proc import read_ipv6_by_default, read_listening, read_traffic, read_users
+from entrypoint.linux.proc import (
+    read_ipv6_by_default,
+    read_listening,
+    read_resolvers,
+    read_traffic,
+    read_users,
+)
 from entrypoint.linux.raw_netlink import DUMP, HEADER, Keep, Skip, ask
 from entrypoint.linux.sock_diag import close_outgoing
 from entrypoint.linux.sockets import watch_groups
@@ -204,6 +210,10 @@ class SystemNetlink:
     def listening_ports(self) -> frozenset[int]:
         """Read the kernel's tables of sockets."""
         return read_listening()
+
+    def resolvers(self) -> tuple[Address, ...]:
+        """Read /etc/resolv.conf."""
+        return read_resolvers()
 
     def socket_users(self) -> frozenset[int]:
         """Read the kernel's tables of sockets."""

@@ -7,6 +7,7 @@ from itertools import product
 from pathlib import Path
 from typing import Final
 
+from entrypoint.addresses import Address, literal
 from entrypoint.linux.kernel_objects import Traffic
 
 COUNTER_FILE = Path("/proc/thread-self/net/dev")
@@ -54,6 +55,19 @@ ENGINE: Final = "ss-warp-wireguard"
 
 NAME_LENGTH = 15
 """The kernel keeps so many characters of a program's name."""
+
+
+RESOLVERS = Path("/etc/resolv.conf")
+
+
+def read_resolvers(configuration: Path = RESOLVERS) -> tuple[Address, ...]:
+    """Return the resolvers that programs here ask."""
+    try:
+        lines = configuration.read_text(errors="replace").splitlines()
+    except OSError:
+        return ()
+    named = (words[1] for line in lines if len(words := line.split()) > 1 and words[0] == "nameserver")
+    return tuple(address for name in named if (address := literal(name)))
 
 
 IPV6_DISABLED = Path("/proc/sys/net/ipv6/conf/default/disable_ipv6")

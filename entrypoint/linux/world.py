@@ -137,6 +137,9 @@ class Netlink(Protocol):
     def listening_ports(self) -> frozenset[int]:
         """Read the TCP ports that programs listen on."""
 
+    def resolvers(self) -> tuple[Address, ...]:
+        """Read which resolvers programs here ask."""
+
     def socket_users(self) -> frozenset[int]:
         """Read which users have sockets."""
 

@@ -103,6 +103,9 @@ class FakeLinks:
     def close_outgoing(self, allowed: Callable[[Address, Address], bool]) -> int:
         return 0
 
+    def resolvers(self) -> tuple[Address, ...]:
+        return ()
+
     def socket_users(self) -> frozenset[int]:
         return frozenset()
 

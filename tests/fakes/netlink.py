@@ -59,6 +59,7 @@ class FakeNetlink:
         self.stats = Stats(0, 0, 0)
         self.listeners: frozenset[int] = frozenset()
         self.users: frozenset[int] = frozenset()
+        self.asked: tuple[Address, ...] = ()
         self.outgoing: list[tuple[Address, Address]] = []
         """Connections that began here: local and remote address."""
         self.packets: dict[str, Traffic] = {}
@@ -152,6 +153,9 @@ class FakeNetlink:
         ended = [ends for ends in self.outgoing if not allowed(*ends)]
         self.outgoing = [ends for ends in self.outgoing if allowed(*ends)]
         return len(ended)
+
+    def resolvers(self) -> tuple[Address, ...]:
+        return self.asked
 
     def socket_users(self) -> frozenset[int]:
         return self.users

@@ -12,6 +12,7 @@ from entrypoint.desired import (
     closed_policy,
     on_host,
     policy_after_failure,
+    require_understood,
     require_uplink,
     route_mode,
     what_stays_cut_off,
@@ -196,3 +197,26 @@ async def test_what_stays_cut_off_is_said_with_the_setting_that_mends_it(host: F
     assert "vxlan0 (vxlan)" in overlay
     assert "FIREWALL_OUTBOUND_SUBNETS" in overlay
     assert len(list(what_stays_cut_off(load(ROUTE_MODE="proxy"), snapshot))) == 1
+
+
+async def test_a_providers_resolver_is_named_and_the_worlds_are_not(host: FakeNetlink) -> None:
+    snapshot, _ = await around(host)
+    theirs = tuple(map(ip_address, ("185.12.64.1", "8.8.8.8", "10.0.0.2", "127.0.0.53", "168.63.129.16")))
+
+    def said(**environ: str) -> list[str]:
+        return list(what_stays_cut_off(load(**environ), snapshot, theirs))
+
+    (line,) = said(ROUTE_MODE="full")
+    assert line.startswith("this host's resolvers 185.12.64.1 will be asked through the tunnel")
+    assert said(ROUTE_MODE="full", FIREWALL_OUTBOUND_SUBNETS="185.12.64.1/32") == []
+    assert said(ROUTE_MODE="full", DNS_ADDRESSES="185.12.64.1") == []
+    assert said(ROUTE_MODE="proxy") == []
+
+
+async def test_a_vrf_is_refused_where_its_traffic_would_not_be_kept(host: FakeNetlink) -> None:
+    require_understood(load(ROUTE_MODE="full"), (await around(host))[0])
+    host.plug("blue", kind="vrf")
+    snapshot, _ = await around(host)
+    with pytest.raises(PlatformError, match=r"this host has a VRF \(blue\)"):
+        require_understood(load(ROUTE_MODE="full"), snapshot)
+    require_understood(load(ROUTE_MODE="proxy"), snapshot)

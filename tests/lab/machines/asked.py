@@ -71,6 +71,9 @@ def ask(lab: Lab, machine: Machine, mode: Mode, state: Path) -> Answered:
         sessions = [] if mode == "own" else opened(stack, visit)
         reasons: dict[str, list[str]] = {}
         product = Product(lab, state, at("M"), environment(machine, mode))
+        if machine.resolvers:
+            lines = " ".join(f"'nameserver {one}'" for one in machine.resolvers)
+            product.prelude = f"printf '%s\\n' {lines} > /run/r; mount --bind /run/r /etc/resolv.conf"
         with product:
             if mode in machine.refused:
                 return refused(lab, machine, mode, product, before)

@@ -134,6 +134,8 @@ class Machine:
     sysctls: Mapping[str, int] = field(default_factory=dict)
     iptables: str = ""
     nft: str = ""
+    resolvers: tuple[str, ...] = ()
+    """Of /etc/resolv.conf, if it is not the usual one."""
     prepare: str = ""
     """Shell in the machine, last."""
     meanwhile: str = ""

@@ -212,8 +212,17 @@ RESOLVER = replace(
     PLAIN,
     name="resolver",
     shape="a provider's resolver at a public address, for its own customers",
-    families=(4, 6),
+    resolvers=("185.12.64.1", "2a01:4ff:ff00::add:1"),
     far=(Far("185.12.64.1", "platform"), Far("2a01:4ff:ff00::add:1", "platform")),
+    warned={("full", "platform"): "list them in FIREWALL_OUTBOUND_SUBNETS"},
+)
+RESOLVER_NAMED = replace(
+    RESOLVER,
+    name="resolver, named",
+    shape="the same with the resolvers in FIREWALL_OUTBOUND_SUBNETS",
+    modes=("full",),
+    environment={"FIREWALL_OUTBOUND_SUBNETS": "185.12.64.1/32,2a01:4ff:ff00::add:1/128"},
+    warned={},
 )
 TAKEN = Machine(
     "vpc-172.16",

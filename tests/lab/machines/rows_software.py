@@ -169,6 +169,7 @@ VRF = plain(
     families=(4,),
     doors=(Door("5.9.15.10"), Door("5.9.115.10", shadowsocks=False)),
     needs=("vrf table 77",),
+    refused={"full": "this host has a VRF (blue)"},
 )
 NETBIRD = plain(
     "netbird",
