@@ -137,8 +137,8 @@ def what_stays_cut_off(
             and not any(one in network for network in reached)
         ]:
             yield (
-                f"this host's resolvers {', '.join(map(str, theirs))} will be asked through the tunnel, where "
-                "a provider's own do not answer; list them in FIREWALL_OUTBOUND_SUBNETS"
+                f"this host's resolvers {', '.join(map(str, theirs))} will be asked through the tunnel, "
+                "where a provider's own do not answer; list them in FIREWALL_OUTBOUND_SUBNETS"
             )
 
 

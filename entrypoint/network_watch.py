@@ -97,6 +97,9 @@ class NetworkWatch:
 
     def _compare_device(self, snapshot: Snapshot) -> None:
         for link in snapshot.links:
+            # Without a carrier its route is none where ignore_routes_with_linkdown is set, as FRR does.
+            if link.name == self._wanted.ids.null_device and link.kind == "tun":
+                self._world.netlink.hold(link)
             if link.name == self._wanted.ids.device and link.index != self._index:
                 self.device_generation += self._index is not None
                 self._index = link.index

@@ -5,7 +5,6 @@ exchange leaves nothing behind that the next one could mistake for its answer.
 """
 
 import errno
-import fcntl
 import os
 import socket
 import struct
@@ -60,6 +59,7 @@ from entrypoint.linux.proc import (
 from entrypoint.linux.raw_netlink import DUMP, HEADER, Keep, Skip, ask
 from entrypoint.linux.sock_diag import close_outgoing
 from entrypoint.linux.sockets import watch_groups
+from entrypoint.linux.tun import Carrier, add_tun
 
 
 def _bare_package(name: str) -> None:
@@ -108,10 +108,6 @@ UNREACHABLE: Final = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EAC
 NOTHING_TO_LIST: Final = frozenset({errno.EAFNOSUPPORT, errno.EOPNOTSUPP, errno.ENOENT})
 RTA_TABLE: Final = 15
 
-# linux/if_tun.h
-TUNSETIFF: Final = 0x400454CA
-TUNSETPERSIST: Final = 0x400454CB
-IFF_TUN, IFF_NO_PI, IFF_VNET_HDR, IFF_TUN_EXCL = 0x0001, 0x1000, 0x4000, 0x8000
 NODAD: Final = 0x02
 
 # linux/rtnetlink.h: when deleting they match anything
@@ -120,6 +116,9 @@ RT_SCOPE_NOWHERE, RTPROT_UNSPEC = 255, 0
 
 class SystemNetlink:
     """The kernel of this network namespace (see world.Netlink)."""
+
+    def __init__(self) -> None:
+        self._carrier = Carrier()
 
     async def snapshot(self, *, whole: bool = False, table: int = 0) -> Snapshot:
         """List what decides: of routes only default and connected ones, and other tables than main's."""
@@ -140,7 +139,7 @@ class SystemNetlink:
         """Add one item."""
         match item:
             case Link(name, "tun"):
-                _add_tun(name)
+                add_tun(name)
             case Link(name, kind):
                 await _request("link", "add", ifname=name, kind=kind)
             case LinkUp(name, mtu):
@@ -175,6 +174,10 @@ class SystemNetlink:
                 await _request("rule", "del", **rule_fields(item))
             case _:
                 assert_never(item)
+
+    def hold(self, link: LinkState) -> None:
+        """Open the TUN, and close one that was held before."""
+        self._carrier.keep(link)
 
     def changes(self) -> AbstractAsyncContextManager[AsyncIterator[None]]:
         """Subscribe; changes while the consumer is busy count as one burst."""
@@ -288,23 +291,6 @@ async def _request(what: str, command: str, **fields: object) -> list[Message]:
     with _translated():
         async with AsyncIPRoute() as netlink:
             return list(await getattr(netlink, what)(command, **fields))
-
-
-def _add_tun(name: str) -> None:
-    """Create a persistent TUN: it exists even while no process holds it open."""
-    # VNET_HDR lets the engine pass merged packets; EXCL makes a taken name an error instead of a second
-    # reader.
-    flags = IFF_TUN | IFF_NO_PI | IFF_VNET_HDR | IFF_TUN_EXCL
-    node = os.open("/dev/net/tun", os.O_RDWR | os.O_CLOEXEC)
-    try:
-        fcntl.ioctl(node, TUNSETIFF, struct.pack("16sH22x", name.encode(), flags))
-        fcntl.ioctl(node, TUNSETPERSIST, 1)
-    except OSError as error:
-        if error.errno == errno.EBUSY:  # what TUN reports for a name that is taken
-            raise OSError(errno.EEXIST, os.strerror(errno.EEXIST)) from error
-        raise
-    finally:
-        os.close(node)
 
 
 async def configure_wireguard(config: DeviceConfig) -> None:

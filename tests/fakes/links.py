@@ -75,6 +75,9 @@ class FakeLinks:
         self.devices.pop(name, None)
         self._wake()
 
+    def hold(self, link: LinkState) -> None:
+        self.held = link.index
+
     @asynccontextmanager
     async def changes(self) -> AsyncIterator[AsyncIterator[None]]:
         async def bursts() -> AsyncIterator[None]:

@@ -58,6 +58,8 @@ class FakeNetlink:
         self.wireguards: dict[str, DeviceConfig] = {}
         self.stats = Stats(0, 0, 0)
         self.listeners: frozenset[int] = frozenset()
+        self.held = 0
+        """Index of the TUN whose carrier is kept."""
         self.users: frozenset[int] = frozenset()
         self.asked: tuple[Address, ...] = ()
         self.outgoing: list[tuple[Address, Address]] = []
@@ -119,6 +121,9 @@ class FakeNetlink:
         self._remove(item)
         self._told.tell()
         await anyio.lowlevel.checkpoint()
+
+    def hold(self, link: LinkState) -> None:
+        self.held = link.index
 
     def changes(self) -> AbstractAsyncContextManager[AsyncIterator[None]]:
         return self._told.subscribed()

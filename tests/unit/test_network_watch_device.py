@@ -31,3 +31,17 @@ async def test_another_device_of_the_same_name_is_told_and_an_outage_of_the_same
             scene.netlink.meddle(Link("wg0", "tun"))
             await scene.clock.sleep(1)
             assert told == [1]
+
+
+async def test_the_floors_tun_has_a_carrier_also_when_it_was_made_anew() -> None:
+    async with followed() as scene:
+
+        def floor() -> int:
+            return next(link.index for link in scene.netlink.links if link.name == "ssw-null")
+
+        await scene.clock.sleep(1)
+        assert scene.netlink.held == floor()
+        scene.netlink.somebody(Link("ssw-null", "tun"), removes=True)
+        scene.netlink.plug("eth7")
+        await scene.clock.sleep(1)
+        assert scene.netlink.held == floor()

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
+from tests.cloudflare.netns import Namespace
 from tests.conftest import Record
 from tests.lab.host_topology import SSH
 from tests.lab.leaks.injected import WITHOUT_NFT, WITHOUT_RULES, WITHOUT_TABLE
@@ -56,6 +57,31 @@ def test_l28_any_one_layer_may_go(stage: Stage, removed: str, record: Record) ->
         if not stage.ground.own:
             assert greeted(stage.lab, HOST[0], SSH), "and it is reachable"
     record(f"L-28, {stage.name}, without: {removed}", f"0 of {tried} probes of {len(kinds)} kinds in clear")
+
+
+@pytest.fixture
+def strict(stage: Stage) -> Iterator[None]:
+    """Routes of a device without a carrier do not count, as FRR's packages set it."""
+
+    def set_to(value: int) -> None:
+        names = [f"ipv{six}__conf__{name}" for six in (4, 6) for name in ("all", "eth0", "wg0", "ssw-null")]
+        host = Namespace.named(stage.lab.name("H"))
+        host.sysctl(**{f"{name}__ignore_routes_with_linkdown": value for name in names})
+        host.close()
+
+    set_to(1)
+    yield
+    set_to(0)
+
+
+def test_l28_a_floor_that_nobody_reads_has_a_carrier(stage: Stage, strict: None, record: Record) -> None:
+    """The engine is dead, nftables gone, and the supervisor stands still: the routes alone are left."""
+    if not stage.by_route:
+        pytest.skip("in `proxy` nobody's unbound traffic has routes of its own")
+    with frozen(stage), stage.watched(), Prober(stage.lab, stage.by_route) as prober:
+        stage.lab.run("H", ["sh", "-c", WITHOUT_NFT])
+        tried = prober.probed(PROBES // 10)
+    record(f"L-28, {stage.name}, ignore_routes_with_linkdown", f"0 of {tried} probes in clear")
 
 
 def test_l28_with_all_layers_gone_every_probe_is_seen(stage: Stage) -> None:
