@@ -58,8 +58,10 @@ def command_line(arguments: Sequence[str], directory: Path = Path(DIRECTORY)) ->
     explain.add_argument(
         "--ssserver", action="store_true", help="from ssserver's socket, bound to the tunnel"
     )
-    explain.add_argument("--mark", type=lambda text: int(text, 0), default=0, help="with this firewall mark")
-    explain.add_argument("--udp", type=int, default=0, metavar="PORT", help="from a UDP server on this port")
+    explain.add_argument("--mark", type=_up_to(0xFFFFFFFF), default=0, help="with this firewall mark")
+    explain.add_argument(
+        "--udp", type=_up_to(0xFFFF), default=0, metavar="PORT", help="from a UDP server on this port"
+    )
     explain.add_argument("--json", action="store_true", help="as a JSON object")
     _add_account(commands)
     doctor = commands.add_parser("doctor", help="find what is wrong and how to fix it; exit 0 if nothing is")
@@ -170,6 +172,16 @@ def _link(given: argparse.Namespace) -> None:
                 print(qr(uri))
 
 
+def _up_to(largest: int) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        value = int(text, 0)
+        if not 0 <= value <= largest:
+            raise ValueError
+        return value
+
+    return number
+
+
 def _explain(given: argparse.Namespace) -> None:
     import anyio
 
@@ -190,6 +202,8 @@ def _explain(given: argparse.Namespace) -> None:
         destination = ip_address(given.destination)
     except ValueError as error:
         raise UsageError(str(error), "usage: ss-warp explain [FROM] TO, both IP addresses") from error
+    if any(one and one.version == 6 and one.scope_id for one in (source, destination)):
+        raise UsageError("an address with % names an interface", "leave % and the interface out")
     # The kernel keeps a set of rules for each version.
     if source and source.version != destination.version:
         raise UsageError("FROM and TO must be of the same IP version")

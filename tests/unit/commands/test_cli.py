@@ -225,6 +225,10 @@ def test_keys_that_cannot_be_read_are_said(state: Path) -> None:
         ["settings", "all"],
         ["run", "now"],
         ["healthcheck", "--deep"],
+        ["explain", "--mark", "0x1ffffffff", "1.1.1.1"],
+        ["explain", "--mark=-1", "1.1.1.1"],
+        ["explain", "--udp", "70000", "1.1.1.1"],
+        ["explain", "fe80::1%lo"],
     ],
 )
 def test_a_wrong_command_line_is_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
