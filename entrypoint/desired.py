@@ -103,7 +103,7 @@ def require_uplink(snapshot: Snapshot, found: Uplinks) -> None:
 def require_understood(settings: Settings, snapshot: Snapshot) -> None:
     """Raise PlatformError if this host's routes are beyond what mode full accounts for."""
     names = ", ".join(link.name for link in snapshot.links if link.kind == "vrf")
-    # What is bound to a VRF has routes of its own, by a rule that is no uplink's: nobody would police it.
+    # What is bound to a VRF has routes of its own, by a rule that is no uplink's: nothing would police it.
     if names and route_mode(settings) == "full":
         raise PlatformError(
             f"this host has a VRF ({names}), whose traffic ROUTE_MODE=full would not keep in the tunnel; "

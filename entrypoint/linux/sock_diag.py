@@ -93,7 +93,7 @@ def close_outgoing(allowed: Callable[[Address, Address], bool]) -> int:
 
 
 def close_half_open(remote: Collection[Address]) -> int:
-    """Close what these far ends began and nobody has accepted yet. Raises OSError, as above."""
+    """Close what these far ends began and no program has accepted yet. Raises OSError, as above."""
     return _close(one for one in _list((socket.IPPROTO_TCP,), 1 << SYN_RECV) if one.remote in remote)
 
 

@@ -1,4 +1,4 @@
-"""TUN devices: made to last, and kept with a carrier though nobody reads them (linux/if_tun.h)."""
+"""TUN devices: made to last, and kept with a carrier though no program reads them (linux/if_tun.h)."""
 
 import errno
 import fcntl
@@ -30,7 +30,7 @@ def add_tun(name: str) -> None:
 
 
 class Carrier:
-    """The carrier of one TUN, which it has as long as somebody holds it open.
+    """The carrier of one TUN, which it has as long as a process holds it open.
 
     Where `ignore_routes_with_linkdown` is set, routes of a device without a carrier do not count.
     """

@@ -1,9 +1,9 @@
 """Visits to our own addresses from far away, to see by which interface answers leave; nothing leaves.
 
-A socket that may have any address (IP_TRANSPARENT) connects from one that nobody has, by the loopback
+A socket that may have any address (IP_TRANSPARENT) connects from an unused one, by the loopback
 interface. What answers is what answers SSH: this host's own sockets, through its routes, marks and
-firewall. A chain behind everybody else's notes the interface and drops the answer, so that no program hears
-of the connection. A route lookup would know nothing of rules that mark packets, drop or do not track them.
+firewall. A chain behind everybody else's notes the interface and drops the answer, so that no program accepts
+the connection. A route lookup would know nothing of rules that mark packets, drop or do not track them.
 """
 
 import re
@@ -111,8 +111,8 @@ VISITORS: Final[dict[Family, str]] = {4: "192.0.2.128/25", 6: "2001:db8::ff00/12
 
 
 def _end(marks: Sequence[int]) -> None:
-    """End the visits before a program hears of them."""
-    # Without SOCK_DESTROY the kernel repeats its answers for a minute, to addresses that nobody has.
+    """End the visits before a program accepts them."""
+    # Without SOCK_DESTROY the kernel repeats its answers for a minute, to unused addresses.
     with suppress(OSError):
         close_half_open({far - number for far in FAR_AWAY.values() for number, _ in enumerate(marks)})
 

@@ -114,7 +114,7 @@ class Netlink(Protocol):
         """Remove one item."""
 
     def hold(self, link: LinkState) -> None:
-        """Keep the carrier of a TUN that nobody reads, as long as we live; of one TUN at a time."""
+        """Keep the carrier of an unread TUN as long as we live; of one TUN at a time."""
 
     def changes(self) -> AbstractAsyncContextManager[AsyncIterator[None]]:
         """Subscribe; the iterator yields once for each burst of changes, whoever makes them."""

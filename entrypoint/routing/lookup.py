@@ -89,8 +89,8 @@ def _between(port: int, span: tuple[int, int] | None) -> bool:
 
 
 MOST_VISITS: Final = 256
-NOBODY: Final = 1
-"""A port on which hardly anybody listens (tcpmux): a refusal is an answer, too."""
+REFUSING: Final = 1
+"""A port with hardly ever a server (tcpmux): a refusal is an answer, too."""
 MOST_NAMED: Final = 3
 
 log = logging.getLogger("ss-warp")
@@ -114,8 +114,8 @@ async def watch_replies(world: World, snapshot: Snapshot, uplinks: Uplinks) -> R
     }
     addresses = tuple(dict.fromkeys((*uplinks.addresses, *devices)))
     packets = await _packets(world.nft, visits(snapshot, addresses, world.netlink.listening_ports()), {})
-    # Nobody far away asks a bridge's address, and no reply has the mark of another interface: what leads
-    # elsewhere than where requests come in is not what a reply would do.
+    # No request from far away is for a bridge's address, and no reply has the mark of another interface:
+    # what leads elsewhere than where requests come in is not what a reply would do.
     sure = {*uplinks.addresses}
     kept = {
         one: to
@@ -128,7 +128,7 @@ async def watch_replies(world: World, snapshot: Snapshot, uplinks: Uplinks) -> R
 def visits(snapshot: Snapshot, addresses: Sequence[Address], listening: Collection[int]) -> tuple[Visit, ...]:
     """Return what to ask each address: a port that refuses, with others' marks, and ports that answer."""
     marks = {rule.mark.value for rule in snapshot.rules if rule.mark and rule.protocol != PROTOCOL_KERNEL}
-    every = [Visit(one, NOBODY, mark) for mark in sorted({0, *marks}) for one in addresses]
+    every = [Visit(one, REFUSING, mark) for mark in sorted({0, *marks}) for one in addresses]
     every += [Visit(one, port) for port in sorted(listening) for one in addresses]
     return tuple(dict.fromkeys(every))[:MOST_VISITS]
 

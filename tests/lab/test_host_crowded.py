@@ -64,7 +64,7 @@ def alone(lab: Lab, state: Path) -> tuple[float, float]:
 
 @contextmanager
 def changing(lab: Lab, *commands: str) -> Iterator[None]:
-    """Have somebody run these in turn, so many times a second."""
+    """Run these in turn, so many times a second."""
     loop = f"while true; do for what in {' '.join(f"'{one}'" for one in commands)}; do $what; "
     loop += f"sleep {1 / CHANGES}; done; done"
     process = lab.popen("H", ["sh", "-c", loop], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
@@ -124,7 +124,7 @@ def test_ten_thousand_rules_of_others(lab: Lab, tmp_path: Path, record: Record) 
 
 
 def test_a_flushed_table_beside_busy_others(lab: Lab, tmp_path: Path, record: Record) -> None:
-    """Their changes are none of ours: no repair waits for them."""
+    """No repair waits because of their changes."""
     lab.run("H", ["nft", "add table inet busy; add chain inet busy one"])
     took = []
     with on_host(lab, tmp_path / "state", "full") as product:

@@ -64,7 +64,7 @@ def test_k11_whatever_is_not_permitted_all_is_as_before(
     session.close()
 
 
-def test_k10_ssservers_user_is_somebody_elses(lab: Lab, state: Path, tmp_path: Path) -> None:
+def test_k10_ssservers_user_is_taken(lab: Lab, state: Path, tmp_path: Path) -> None:
     """Its packets would be taken for ssserver's, and a host's user of that number would lose its network."""
     with lab.inside("H"), owned(SSSERVER):
         theirs = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)

@@ -70,7 +70,7 @@ def test_k12_who_would_lead_answers_elsewhere_takes_all_back(
 def taken_back(
     lab: Lab, product: Product, words: str, before: list[str], sessions: list[Session], record: Record
 ) -> None:
-    """One line says why, nothing is left, nobody was cut."""
+    """One line says why, nothing is left, no session was cut."""
     (said,) = (line for line in product.lines if line.startswith("ss-warp: "))
     assert words in said
     assert "rolled back" in said
@@ -85,7 +85,7 @@ def taken_back(
 
 @pytest.mark.parametrize("mode", ["full", "proxy"])
 def test_k12_the_packets_that_ask_leave_no_trace(lab: Lab, tmp_path: Path, mode: str) -> None:
-    """Nothing of them is on the wire, no server hears of them, no half-open connection stays."""
+    """Nothing of them is on the wire, no server accepts them, no half-open connection stays."""
     with Wire(lab.name("R"), "to-h") as first, Wire(lab.name("R"), "to-h2") as second:
         with on_host(lab, tmp_path / "state", mode) as product:
             product.serving()

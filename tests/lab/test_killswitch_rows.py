@@ -1,4 +1,4 @@
-"""Each row that lets something out, imitated: whoever has no mark and is no reply reaches nobody in clear.
+"""Each row that lets something out, imitated: whoever has no mark and is no reply gets nowhere in clear.
 
 eth0 ── far       the namespace of test_killswitch.py; every frame on far is looked at
 """

@@ -33,7 +33,7 @@ async def test_another_device_of_the_same_name_is_told_and_an_outage_of_the_same
             assert told == [1]
 
 
-async def test_the_floors_tun_has_a_carrier_also_when_it_was_made_anew() -> None:
+async def test_the_floors_tun_has_a_carrier_also_after_it_was_recreated() -> None:
     async with followed() as scene:
 
         def floor() -> int:
@@ -41,7 +41,7 @@ async def test_the_floors_tun_has_a_carrier_also_when_it_was_made_anew() -> None
 
         await scene.clock.sleep(1)
         assert scene.netlink.held == floor()
-        scene.netlink.somebody(Link("ssw-null", "tun"), removes=True)
+        scene.netlink.meddle(Link("ssw-null", "tun"), removes=True)
         scene.netlink.plug("eth7")
         await scene.clock.sleep(1)
         assert scene.netlink.held == floor()

@@ -74,10 +74,10 @@ def strict(stage: Stage) -> Iterator[None]:
     set_to(0)
 
 
-def test_l28_a_floor_that_nobody_reads_has_a_carrier(stage: Stage, strict: None, record: Record) -> None:
+def test_l28_an_unread_floor_has_a_carrier(stage: Stage, strict: None, record: Record) -> None:
     """The engine is dead, nftables gone, and the supervisor stands still: the routes alone are left."""
     if not stage.by_route:
-        pytest.skip("in `proxy` nobody's unbound traffic has routes of its own")
+        pytest.skip("in `proxy` unbound traffic has no routes of its own")
     with frozen(stage), stage.watched(), Prober(stage.lab, stage.by_route) as prober:
         stage.lab.run("H", ["sh", "-c", WITHOUT_NFT])
         tried = prober.probed(PROBES // 10)

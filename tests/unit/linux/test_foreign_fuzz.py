@@ -109,7 +109,7 @@ def test_broken_dns_answers(record: Record) -> None:
     with serving(serve, udp):
         anyio.run(run)
     assert outcomes["whole"] > MANY / 100
-    assert outcomes["broken taken"], "some are broken in a way that nobody can see"
+    assert outcomes["broken taken"], "some are broken in a way that cannot be seen"
     record("broken DNS answers", f"{dict(outcomes)}, nothing but OSError")
 
 

@@ -34,11 +34,11 @@ def world(tmp_path: Path) -> FakeWorld:
 
 
 async def test_k12_an_answer_that_would_leave_elsewhere_is_named(world: FakeWorld) -> None:
-    doors, nobodys = world.doors, ip_address("9.9.9.9")
+    doors, unused = world.doors, ip_address("9.9.9.9")
     before = await watch_replies(
-        doors, await world.netlink.snapshot(), Uplinks(addresses=(NEAR, FAR, nobodys))
+        doors, await world.netlink.snapshot(), Uplinks(addresses=(NEAR, FAR, unused))
     )
-    assert before.routes == {NEAR: "eth0", FAR: "eth0", nobodys: None}
+    assert before.routes == {NEAR: "eth0", FAR: "eth0", unused: None}
     await require_unchanged_replies(doors, before)
     world.netlink.meddle(
         Rule(4, 9, 77, source=ip_network("203.0.113.8/32")), Route(ip_network("0.0.0.0/0"), 77, "eth1")

@@ -159,9 +159,9 @@ async def test_a_firewall_table_is_ours_only_when_recorded_and_recorded_as_long_
     assert decode(record.data) == ()
 
 
-async def test_ssservers_user_is_nobody_elses(caplog: pytest.LogCaptureFixture) -> None:
+async def test_ssservers_user_belongs_to_no_other_program(caplog: pytest.LogCaptureFixture) -> None:
     netlink, record = FakeNetlink.container(), Record()
-    netlink.somebody(Rule(4, 7, 100, uid=SSSERVER_UID, protocol=3))
+    netlink.meddle(Rule(4, 7, 100, uid=SSSERVER_UID, protocol=3))
     netlink.users = frozenset({0, SSSERVER_UID})
     with pytest.raises(SettingsError) as caught:
         async with claim(OurIds(), netlink, None, record, nft=FakeNft()):
