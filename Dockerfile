@@ -9,12 +9,13 @@ RUN apt-get update \
  && apt-get install -y --no-install-recommends cargo-web gcc g++ make cmake libc6-dev ca-certificates \
  && rm -rf /var/lib/apt/lists/*
 ARG SHADOWSOCKS_RUST_VERSION=1.25.0
-# The crate's own profile (fat, one unit) needs 2 GB; docs/install.md has the figures of both.
-ARG SSSERVER_LTO=thin
+# The crate's own profile (fat, one unit) needs 2 GB; docs/install.md has the figures of all.
+# Empty: thin, but off with less than 1 GB.
+ARG SSSERVER_LTO=
 ARG SSSERVER_CODEGEN_UNITS=16
 # Empty: as many jobs as cores, but one at a time with less than 1.5 GB.
 ARG SSSERVER_JOBS=
-ENV CARGO_HOME=/build/cargo CARGO_TARGET_DIR=/build/target CARGO_PROFILE_RELEASE_LTO=$SSSERVER_LTO \
+ENV CARGO_HOME=/build/cargo CARGO_TARGET_DIR=/build/target CARGO_PROFILE_RELEASE_LTO=${SSSERVER_LTO:-thin} \
     CARGO_PROFILE_RELEASE_CODEGEN_UNITS=$SSSERVER_CODEGEN_UNITS \
     SHADOWSOCKS_RUST_VERSION=$SHADOWSOCKS_RUST_VERSION \
     FEATURES=logging,hickory-dns,multi-threaded,mimalloc,aead-cipher,aead-cipher-2022,security-replay-attack-detect
@@ -24,6 +25,7 @@ RUN free=$(awk '/^MemAvailable/ {printf "%.0f", $2 / 1024}' /proc/meminfo) \
       | awk '$1 + 0 > 0 {printf "%.0f", $1 / 1048576; exit}') \
  && if [ "${limit:-$free}" -lt "$free" ]; then free=$limit; fi \
  && if [ "$free" -lt 1500 ]; then few=1; fi \
+ && if [ "$free" -lt 1000 ] && [ -z "$SSSERVER_LTO" ]; then export CARGO_PROFILE_RELEASE_LTO=off; fi \
  && jobs=${SSSERVER_JOBS:-${few:-$(nproc)}} \
  && echo "building ssserver with $free MB of memory, jobs: $jobs, LTO: $CARGO_PROFILE_RELEASE_LTO" \
  && cargo install shadowsocks-rust --version "$SHADOWSOCKS_RUST_VERSION" --locked --root /out --jobs "$jobs" \
