@@ -1,7 +1,5 @@
 """examples/kubernetes: built by kubectl, valid for three versions, and as strict as compose.yaml."""
 
-import subprocess
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,34 +8,12 @@ import pytest
 import yaml
 
 from entrypoint.settings import VARIABLES
-from tests.image.compose import ROOT, composed
+from tests.image.compose import composed
+from tests.image.manifests import FOLDER, KINDS, built, container, kustomize, one, pod
 
-FOLDER = ROOT / "examples" / "kubernetes"
-KINDS = {
-    "daemonset": "DaemonSet",
-    "statefulset": "StatefulSet",
-    "gateway": "Deployment",
-    "sidecar": "Deployment",
-}
 VERSIONS = ("1.29", "1.33", "1.37")
 FOREIGN = {"ServiceMonitor"}
 """Kinds that no Kubernetes has by itself."""
-
-
-def kustomize(folder: Path) -> list[dict[str, Any]]:
-    done = subprocess.run(
-        ["kubectl", "kustomize", "--load-restrictor", "LoadRestrictionsNone", str(folder)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return list(yaml.safe_load_all(done.stdout))
-
-
-@cache
-def built(name: str) -> list[dict[str, Any]]:
-    return kustomize(FOLDER / name)
 
 
 @pytest.fixture
@@ -55,25 +31,6 @@ def with_components(tmp_path: Path) -> list[dict[str, Any]]:
     }
     (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump(mine))
     return kustomize(tmp_path)
-
-
-def one(objects: list[dict[str, Any]], kind: str) -> dict[str, Any]:
-    [found] = [each for each in objects if each["kind"] == kind]
-    return found
-
-
-def pod(objects: list[dict[str, Any]], kind: str) -> dict[str, Any]:
-    spec: dict[str, Any] = one(objects, kind)["spec"]["template"]["spec"]
-    return spec
-
-
-def container(name: str) -> dict[str, Any]:
-    """Return ss-warp's own."""
-    spec = pod(built(name), KINDS[name])
-    [found] = [
-        each for each in spec.get("initContainers", []) + spec["containers"] if each["name"] == "ss-warp"
-    ]
-    return dict(found)
 
 
 @pytest.mark.parametrize("version", VERSIONS)
