@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from ipaddress import IPv4Interface, IPv4Network
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
 from typing import Any
 
 from entrypoint.account.model import Account
@@ -259,6 +259,7 @@ class DesiredState:
                     **common,
                     null_device=self.ids.null_device,
                     uplinks=uplinks.links,
+                    source=next((a for a in uplinks.addresses if isinstance(a, IPv4Address)), None),
                     neighbours=neighbours(self.settings, uplinks),
                     input_ports=self.settings.firewall.input_ports,
                     listening=tuple(sorted(self.listening)),

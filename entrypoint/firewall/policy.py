@@ -86,6 +86,8 @@ class HostFull(TunnelPolicy):
     """The interface of the IPv6 floor: what falls to it is refused instead of swallowed."""
     uplinks: tuple[str, ...]
     """Names of the uplink interfaces."""
+    source: IPv4Address | None = None
+    """An address of theirs, for errors about forwarded packets."""
     neighbours: tuple[Network, ...] = ()
     listening: tuple[int, ...] = ()
     """TCP ports whose sessions may be older than connection tracking."""

@@ -256,7 +256,14 @@ def _host_chains(policy: HostFull) -> Lines:
         turned.append(
             f"ct direction reply {whose} meta mark set meta mark & {others:#x} | {policy.mark.value:#x}"
         )
-    # A route hook: after a change of the mark the kernel looks the route up again.
+        if version == 4 and own and policy.source:
+            # "Fragmentation needed" quotes the packet, whose destination is ours if the tunnel brought it.
+            # About a forwarded packet the kernel would send it from the tunnel's address.
+            quoted = f"{{ {', '.join(f'{int(one):#x}' for one in policy.addresses if one.version == 4)} }}"
+            turned.append(
+                f"icmp type destination-unreachable @th,192,32 != {quoted} ip saddr set {policy.source}"
+            )
+    # A route hook: after a change of mark or source the kernel looks the route up again.
     yield from chain_of("answers", "route hook output priority mangle; policy accept", turned)
     listening = ", ".join(map(str, policy.listening))
     output = [

@@ -1,5 +1,6 @@
 """After the switch packets are answered by the interface as before, or everything is taken back (K-12)."""
 
+import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -9,8 +10,9 @@ import pytest
 from tests.conftest import Record
 from tests.lab.host_topology import ADDRESSES, SECOND_NIC, SSH, dump, host_lab
 from tests.lab.hosts import on_host
-from tests.lab.product import Product
-from tests.lab.topology import Lab
+from tests.lab.product import Product, eventually
+from tests.lab.senders import IP_MTU_DISCOVER, IP_PMTUDISC_DO
+from tests.lab.topology import HOST, WIRE, Lab
 from tests.lab.visitors import Session, greeted
 from tests.lab.wire import Wire
 from tests.pace import longer
@@ -97,3 +99,27 @@ def test_k12_the_packets_that_ask_leave_no_trace(lab: Lab, tmp_path: Path, mode:
             assert "ss_warp_try" not in lab.run("H", ["nft", "list", "tables"]).stdout
         seen = [*first.strangers(), *second.strangers()]
         assert not [one for one in seen if str(one.destination) in FAR or str(one.source) in FAR]
+
+
+@pytest.mark.parametrize("mode", ["full", "proxy"])
+def test_l21_an_error_about_a_forwarded_packet_stays_outside(lab: Lab, tmp_path: Path, mode: str) -> None:
+    """A container's link is narrower than the uplink: C is told so, and not by way of the tunnel."""
+    lab.run("R", ["ip", "route", "add", "172.17.0.0/16", "via", str(HOST[0])])
+    lab.run("H", ["ip", "link", "set", "docker0", "mtu", "1300"])
+    with on_host(lab, tmp_path / "state", mode) as product:
+        product.serving()
+        with (
+            Wire(lab.name("H"), "wg0", near=True) as tunnel,
+            Wire(lab.name("R"), WIRE) as wire,
+            lab.inside("C"),
+            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock,
+        ):
+            sock.setsockopt(socket.IPPROTO_IP, IP_MTU_DISCOVER, IP_PMTUDISC_DO)
+            sock.connect(("172.17.0.2", 4444))
+            sock.send(bytes(1400))
+            eventually(lambda: any(one.kind == "icmp" for one in wire.leaks()), "the error by the uplink")
+            with pytest.raises(OSError, match="Message too long"):
+                sock.send(bytes(1400))
+        told = [one for one in wire.leaks() if one.kind == "icmp"]
+        assert {one.source for one in told} == {HOST[0]}
+        assert not [one for one in tunnel.leaks() if one.kind == "icmp"]
