@@ -16,7 +16,7 @@ from ipaddress import (
     ip_address,
     ip_network,
 )
-from typing import Final, Literal
+from typing import Literal
 
 type Address = IPv4Address | IPv6Address
 type Interface = IPv4Interface | IPv6Interface
@@ -58,16 +58,16 @@ class Destination:
     transport: Literal["tcp", "udp"]
 
 
-DEFAULT_NETWORK: Final[dict[Family, Network]] = {4: IPv4Network("0.0.0.0/0"), 6: IPv6Network("::/0")}
-LINK_LOCAL: Final = IPv6Network("fe80::/10")
+DEFAULT_NETWORK: dict[Family, Network] = {4: IPv4Network("0.0.0.0/0"), 6: IPv6Network("::/0")}
+LINK_LOCAL = IPv6Network("fe80::/10")
 
-DHCP_PORTS: Final[dict[Family, tuple[int, int]]] = {4: (68, 67), 6: (546, 547)}
+DHCP_PORTS: dict[Family, tuple[int, int]] = {4: (68, 67), 6: (546, 547)}
 """Ports of client and server: a lease is renewed over the uplink."""
 
-PLATFORM: Final = (IPv4Network("168.63.129.16/32"),)
+PLATFORM = (IPv4Network("168.63.129.16/32"),)
 """Public addresses that a cloud uses itself (Azure's agent and resolver), if `main` has a route to them."""
 
-WORLDWIDE: Final = frozenset(
+WORLDWIDE = frozenset(
     map(
         ip_address,
         (
@@ -80,7 +80,7 @@ WORLDWIDE: Final = frozenset(
 )
 """Resolvers that answer everybody, also through the tunnel."""
 
-PRIVATE: Final[tuple[Network, ...]] = tuple(
+PRIVATE: tuple[Network, ...] = tuple(
     map(
         ip_network,
         (
@@ -94,7 +94,7 @@ PRIVATE: Final[tuple[Network, ...]] = tuple(
 )
 """Neighbours, bridges, LANs: never reached through WARP."""
 
-NEVER_BEYOND: Final[tuple[tuple[Network, str], ...]] = (
+NEVER_BEYOND: tuple[tuple[Network, str], ...] = (
     *((network, "private") for network in PRIVATE),
     (IPv4Network("0.0.0.0/8"), "unspecified"),
     (IPv4Network("127.0.0.0/8"), "loopback"),
@@ -134,13 +134,11 @@ def is_subnet(inner: Network, outer: Network) -> bool:
     return inner.network_address in outer and inner.prefixlen >= outer.prefixlen
 
 
-DEFAULT_PORT: Final = 2408
+DEFAULT_PORT = 2408
 
 _LABEL = r"(?!-)[a-z0-9-]{1,63}(?<!-)"
-_NAME: Final = re.compile(rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})*\.?", re.IGNORECASE | re.ASCII)
-_SPLIT: Final = re.compile(
-    r"(?:\[(?P<v6>[^\[\]]*)\]|(?P<host>[^:\[\]]*))(?::(?P<port>[0-9]{1,5}))?", re.ASCII
-)
+_NAME = re.compile(rf"(?=.{{1,253}}$){_LABEL}(\.{_LABEL})*\.?", re.IGNORECASE | re.ASCII)
+_SPLIT = re.compile(r"(?:\[(?P<v6>[^\[\]]*)\]|(?P<host>[^:\[\]]*))(?::(?P<port>[0-9]{1,5}))?", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,6 @@ Light: `ss-warp link` runs beside the supervisor in a small container.
 import logging
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
-from typing import Final
 
 from entrypoint.addresses import Address
 from entrypoint.errors import Error, StateError
@@ -17,7 +16,7 @@ from entrypoint.settings import Settings
 from shadowsocks.credentials import Credentials, SavedKeys, credentials
 from shadowsocks.links import entries, link, qr
 
-SHOW_LINK: Final = "docker compose exec ss-warp ss-warp link"
+SHOW_LINK = "docker compose exec ss-warp ss-warp link"
 
 log = logging.getLogger("ss-warp")
 
@@ -77,7 +76,7 @@ def save_public_address(settings: Settings, address: Address) -> None:
     state_dir.replace(settings.account.state_dir / PUBLIC_ADDRESS_FILE, f"{address}\n".encode())
 
 
-TERMS: Final = "https://www.cloudflare.com/application/terms/"
+TERMS = "https://www.cloudflare.com/application/terms/"
 
 
 def show(host: Address | str | None, settings: Settings, credentials: Credentials) -> None:

@@ -3,7 +3,6 @@
 import logging
 from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
-from typing import Final
 
 import anyio
 
@@ -31,22 +30,22 @@ from entrypoint.routing.uplinks import Uplinks
 from entrypoint.settings import Settings
 from entrypoint.status.board import Run
 
-LOOKUP_PAUSE: Final = 10.0
+LOOKUP_PAUSE = 10.0
 """Seconds at most between attempts to resolve the endpoints' names."""
 
-DETECT_TIMEOUT: Final = 3.0
+DETECT_TIMEOUT = 3.0
 """Seconds that the first run spends on detecting its public address."""
 
-LOOK_TIMEOUT: Final = 2.0
+LOOK_TIMEOUT = 2.0
 """Seconds that a resolver gets to answer outside the tunnel during an outage."""
 
-KNOCK_TIMEOUT: Final = 0.3
+KNOCK_TIMEOUT = 0.3
 """Seconds in which a router on the way would have rejected a datagram."""
 
-OUTSIDE_NAME: Final = "api.cloudflareclient.com"
+OUTSIDE_NAME = "api.cloudflareclient.com"
 """The name asked outside the tunnel: one that the server would ask for anyway."""
 
-OUTSIDE: Final = Marked(MARK.value)
+OUTSIDE = Marked(MARK.value)
 
 log = logging.getLogger("ss-warp")
 

@@ -13,13 +13,12 @@ import inspect
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import Final
 
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception
 
 from entrypoint.errors import DefectError
 
-MOST_JITTER: Final = 1800.0
+MOST_JITTER = 1800.0
 """Seconds of jitter at most on top of a demand: half of the longest Retry-After that is obeyed."""
 
 type Demand = Callable[[BaseException], float | None]

@@ -15,16 +15,7 @@ from entrypoint.linux.world import Clock, Program
 from entrypoint.network_watch import NetworkWatch
 from entrypoint.routing.uplinks import Uplinks
 from entrypoint.status.board import Run
-from shadowsocks.server import (
-    ARGV,
-    ENVIRONMENT,
-    Inbound,
-    Listening,
-    acl,
-    parse_listening,
-    server_config,
-    summarize_line,
-)
+from shadowsocks import server
 
 log = logging.getLogger("ss-warp")
 
@@ -56,7 +47,7 @@ async def keep_running(
     while True:
         await watch.changed(lambda: bool(watch.uplinks.listening))
         addresses, generation = watch.uplinks.listening, watch.device_generation
-        inbound = Inbound(addresses, settings.port, secrets.credentials, settings.udp)
+        inbound = server.Inbound(addresses, settings.port, secrets.credentials, settings.udp)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_run_once, tasks.cancel_scope, inbound, run, state, watch, first)
             await watch.outdated(addresses, generation)
@@ -89,14 +80,14 @@ def doubts_about_clients(allowed: tuple[Network, ...], uplinks: Uplinks) -> list
 
 async def _run_once(
     life: anyio.CancelScope,
-    inbound: Inbound,
+    inbound: server.Inbound,
     run: Run,
     state: DesiredState,
     watch: NetworkWatch,
     ready: Callable[[], None],
 ) -> None:
     """Keep ssserver running on these addresses; cancel `life` when it hangs."""
-    up: set[Listening] = set()
+    up: set[server.Listening] = set()
     said = 0
     expected = len(inbound.addresses) * (2 if inbound.udp else 1)
     names = tuple(user.name for user in inbound.credentials.users)
@@ -108,9 +99,9 @@ async def _run_once(
     def on_line(line: str) -> bool:
         nonlocal said
         said += 1
-        if worth := summarize_line(line):
+        if worth := server.summarize_line(line):
             log.log(logging.getLevelNamesMapping()[worth[0].upper()], "ssserver: %s", worth[1])
-        if new := parse_listening(line):
+        if new := server.parse_listening(line):
             up.add(new)
             if len(up) == expected:
                 show(True)
@@ -133,17 +124,17 @@ async def _run_once(
 
     program = Program(
         name="ssserver",
-        argv=ARGV,
-        environment=ENVIRONMENT,
+        argv=server.ARGV,
+        environment=server.ENVIRONMENT,
         uid=SSSERVER_UID,
         files={
-            "config": server_config(
+            "config": server.server_config(
                 inbound,
                 device=state.outbound_device,
                 dns=state.probe(watch.uplinks).dns,
                 ipv6_first=run.settings.shadowsocks.ipv6_first,
             ),
-            "acl": acl(own, run.settings.shadowsocks.allowed_cidrs),
+            "acl": server.acl(own, run.settings.shadowsocks.allowed_cidrs),
         },
     )
 

@@ -6,11 +6,11 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
-from typing import Final, NoReturn
+from typing import NoReturn
 
-_TEXT: Final = re.compile(r"[!-~]+")
-MOST_TEXT: Final = 512
-MAX_ENTRIES: Final = 64
+_TEXT = re.compile(r"[!-~]+")
+MOST_TEXT = 512
+MAX_ENTRIES = 64
 """Entries that a list may have; more is not an answer of this API."""
 
 

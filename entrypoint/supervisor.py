@@ -4,7 +4,6 @@ import logging
 import signal
 from contextlib import suppress
 from dataclasses import replace
-from typing import Final
 
 import anyio
 
@@ -41,10 +40,10 @@ from entrypoint.status.webhook import post_changes
 from entrypoint.unwind import UnwindStack
 from entrypoint.wireguard.open import DEFAULT_PLACES, Engine, Places, check_available, open_device
 
-RECONNECT: Final = signal.SIGUSR1
+RECONNECT = signal.SIGUSR1
 """Sent by `ss-warp reconnect`."""
 
-COUNTER_INTERVAL: Final = 5.0
+COUNTER_INTERVAL = 5.0
 """Seconds between two reads of the peer's counters for the status."""
 
 log = logging.getLogger("ss-warp")

@@ -5,7 +5,6 @@ from base64 import b64decode, urlsafe_b64encode
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv6Address
-from typing import Final
 from urllib.parse import quote, unquote_to_bytes
 
 from shadowsocks.credentials import METHODS, Credentials, Method
@@ -149,10 +148,10 @@ class Client:
     methods: frozenset[str] = frozenset(METHODS)
 
 
-_OLD: Final = frozenset(name for name, method in METHODS.items() if method.edition == 2017)
-_NO_XCHACHA: Final = frozenset(METHODS) - {"2022-blake3-chacha20-poly1305"}
+_OLD = frozenset(name for name, method in METHODS.items() if method.edition == 2017)
+_NO_XCHACHA = frozenset(METHODS) - {"2022-blake3-chacha20-poly1305"}
 
-CLIENTS: Final[Mapping[str, Client]] = {
+CLIENTS: Mapping[str, Client] = {
     "surge": Client(
         lambda some: "\n".join(map(_surge, some)), "add below [Proxy] of the profile", _NO_XCHACHA
     ),

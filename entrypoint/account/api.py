@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from http import HTTPStatus
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Final
 
 import anyio
 import httpx
@@ -27,7 +26,7 @@ from entrypoint.strict_json import JsonValue
 type Reach = Callable[[frozenset[Destination]], AbstractAsyncContextManager[None]]
 """Opens holes in the firewall for our marked sockets; they close when the context ends."""
 
-DEFAULT_URL: Final = "https://api.cloudflareclient.com"
+DEFAULT_URL = "https://api.cloudflareclient.com"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,10 +38,10 @@ class Profile:
     newest: ssl.TLSVersion | None
 
 
-_BODY: Final = {"Content-Type": "application/json; charset=UTF-8", "Accept-Encoding": "gzip"}
+_BODY = {"Content-Type": "application/json; charset=UTF-8", "Accept-Encoding": "gzip"}
 # Some addresses are blocked by their fingerprint or over IPv4 alone, so a 403 is retried as the next client,
 # over IPv6 first.
-PROFILES: Final = (
+PROFILES = (
     # wgcf's and many scripts' client: the front accepts its headers with TLS 1.2 alone.
     Profile(
         "v0a2158",
@@ -53,22 +52,22 @@ PROFILES: Final = (
     Profile("v0a4471", {"User-Agent": "WARP for Android", "CF-Client-Version": "a-6.35-4471", **_BODY}, None),
 )
 
-BUILT_IN: Final[Mapping[str, tuple[Address, ...]]] = {
+BUILT_IN: Mapping[str, tuple[Address, ...]] = {
     "api.cloudflareclient.com": tuple(
         map(ip_address, ("104.16.192.82", "104.16.24.84", "2606:4700::6810:1854"))
     )
 }
 """Addresses that the API had in 2026, for the day when no DNS server answers."""
 
-LARGEST: Final = 1 << 20
+LARGEST = 1 << 20
 """Bytes of a body, packed and unpacked."""
 
-DNS_LIMIT: Final = 2.0
-CONNECT_LIMIT: Final = 5.0
-LEAST_CONNECT_LIMIT: Final = 1.5
+DNS_LIMIT = 2.0
+CONNECT_LIMIT = 5.0
+LEAST_CONNECT_LIMIT = 1.5
 """Seconds for one TCP connection, and again for its TLS handshake; shared out when there are many to try."""
 
-MOST_ADDRESSES: Final = 4
+MOST_ADDRESSES = 4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,38 +11,25 @@ import json
 import re
 import tomllib
 from collections.abc import Callable
-from typing import Final
 
+from entrypoint.account import snippets
 from entrypoint.account.model import Access, Account
-from entrypoint.account.snippets import (
-    Imported,
-    bare,
-    by_family,
-    device_shape,
-    read_account,
-    read_endpoint,
-    read_flat,
-    read_json,
-    read_link,
-    read_mihomo,
-    read_octets,
-)
 from entrypoint.strict_json import InvalidError, JsonValue, parse_json
 
-__all__ = ["MAX_FILE", "Imported", "profile", "read_profile", "wgcf_account"]
+__all__ = ["MAX_FILE", "profile", "read_profile", "wgcf_account"]
 
-MAX_FILE: Final = 65536
+MAX_FILE = 65536
 """Bytes of a file that is imported."""
 
-_LINE: Final = re.compile(r"([A-Za-z]\w*)\s*=\s*(.*)")
-_RESERVED: Final = re.compile(r"#\s*(reserved)\s*=\s*(.*)", re.IGNORECASE)  # wg-quick knows no such name
-_FLAT: Final = re.compile(r"([a-z_0-9]+): ?(.*)")
-_SEVERAL: Final = {"address", "dns", "allowedips", "postup", "postdown", "preup", "predown"}
-_JUNK: Final = re.compile(r"jc|jmin|jmax|[si]\d|j\d|itime")
-_WIREPROXY: Final = {"socks5", "http", "tcpclienttunnel", "tcpservertunnel", "udpproxytunnel", "resolve"}
+_LINE = re.compile(r"([A-Za-z]\w*)\s*=\s*(.*)")
+_RESERVED = re.compile(r"#\s*(reserved)\s*=\s*(.*)", re.IGNORECASE)  # wg-quick knows no such name
+_FLAT = re.compile(r"([a-z_0-9]+): ?(.*)")
+_SEVERAL = {"address", "dns", "allowedips", "postup", "postdown", "preup", "predown"}
+_JUNK = re.compile(r"jc|jmin|jmax|[si]\d|j\d|itime")
+_WIREPROXY = {"socks5", "http", "tcpclienttunnel", "tcpservertunnel", "udpproxytunnel", "resolve"}
 
 
-def read_profile(data: bytes) -> Imported:
+def read_profile(data: bytes) -> snippets.Imported:
     """Detect the form and read it. Raises InvalidError, which names the form and never repeats a value."""
     if len(data) > MAX_FILE:
         raise InvalidError(f"larger than {MAX_FILE} bytes")
@@ -59,26 +46,28 @@ def read_profile(data: bytes) -> Imported:
     if has(r"^\s*wgconfig\s*="):
         raise InvalidError("a wireproxy configuration: import the file that its WGConfig names")
     if first.startswith(("{", "[")):
-        return read_json(parse_json(first.encode()))
+        return snippets.read_json(parse_json(first.encode()))
     if re.match(r"(wireguard|wg|warp)://", first):
-        return read_link(first.split()[0])
+        return snippets.read_link(first.split()[0])
     if has(r"^\s*access_token\s*="):
         return _named("a wgcf account", _wgcf_account, text)
     if has(r"type\s*:\s*[\"']?wireguard"):
-        return read_mihomo(text)
+        return snippets.read_mihomo(text)
     if has(r"PRIVATE KEY-----"):
         raise InvalidError("a PEM key: it is not WireGuard's; import a profile or an account")
     lines = [_FLAT.fullmatch(line.strip()) for line in text.splitlines() if line.strip()]
     if lines and all(lines):
-        fields = JsonValue({one[1]: bare(one[2]) for one in lines if one})
-        return _named("a registration's lines", lambda _: read_flat(fields, "a registration's lines"), text)
+        fields = JsonValue({one[1]: snippets.bare(one[2]) for one in lines if one})
+        return _named(
+            "a registration's lines", lambda _: snippets.read_flat(fields, "a registration's lines"), text
+        )
     raise InvalidError(
         "no known form: expected a WireGuard profile, an account of wgcf, warp-go or 3x-ui, or a WireGuard "
         "outbound of Xray, sing-box or mihomo"
     )
 
 
-def _named(form: str, read: Callable[[str], Imported], text: str) -> Imported:
+def _named(form: str, read: Callable[[str], snippets.Imported], text: str) -> snippets.Imported:
     try:
         return read(text)
     except InvalidError as error:
@@ -102,7 +91,7 @@ def _decode(data: bytes) -> str:
     return re.sub(r"(?m)^\s*```.*$", "", text)
 
 
-def _wgcf_account(text: str) -> Imported:
+def _wgcf_account(text: str) -> snippets.Imported:
     try:
         fields = JsonValue(tomllib.loads("\n".join(map(str.strip, text.splitlines()))))
     except tomllib.TOMLDecodeError as error:
@@ -110,19 +99,19 @@ def _wgcf_account(text: str) -> Imported:
         raise InvalidError(f"not TOML{(where and f' ({where[0]})') or ''}") from None
     except RecursionError:
         raise InvalidError("not TOML: nested too deeply") from None
-    return read_account(fields, "a wgcf account")
+    return snippets.read_account(fields, "a wgcf account")
 
 
-def _warp_go(text: str) -> Imported:
+def _warp_go(text: str) -> snippets.Imported:
     pairs = [match for line in text.splitlines() if (match := _LINE.fullmatch(line.strip()))]
-    fields = JsonValue({one[1].lower(): bare(one[2]) for one in reversed(pairs)})
+    fields = JsonValue({one[1].lower(): snippets.bare(one[2]) for one in reversed(pairs)})
     key = fields.member("privatekey")
     key.octets(32)
     access = Access(fields.member("device").text(), fields.member("token").text())
-    return Imported("a warp-go account", key.text(), access)
+    return snippets.Imported("a warp-go account", key.text(), access)
 
 
-def _profile(text: str) -> Imported:
+def _profile(text: str) -> snippets.Imported:
     sections = _sections(text)
     interface, peer = JsonValue(sections["interface"]), JsonValue(sections["peer"])
     if peer.member("presharedkey").value is not None:
@@ -135,14 +124,16 @@ def _profile(text: str) -> Imported:
                 f"expected {name.upper()} = {plain}: with another value AmneziaWG is not plain WireGuard, "
                 "and Cloudflare's edge would not answer"
             )
-    inner = by_family(str(interface.member("address").value or "").split(","))
-    octets = interface.optional("reserved", read_octets) or peer.optional("reserved", read_octets)
+    inner = snippets.by_family(str(interface.member("address").value or "").split(","))
+    octets = interface.optional("reserved", snippets.read_octets) or peer.optional(
+        "reserved", snippets.read_octets
+    )
     client_id = base64.b64encode(octets).decode() if octets else None
-    endpoint = read_endpoint(peer.member("endpoint"))
-    device = device_shape(peer.member("publickey").value, endpoint, inner, client_id)
+    endpoint = snippets.read_endpoint(peer.member("endpoint"))
+    device = snippets.device_shape(peer.member("publickey").value, endpoint, inner, client_id)
     key = interface.member("privatekey")
     key.octets(32)
-    return Imported("a WireGuard profile", key.text(), device=JsonValue(device))
+    return snippets.Imported("a WireGuard profile", key.text(), device=JsonValue(device))
 
 
 def _sections(text: str) -> dict[str, dict[str, str]]:
@@ -178,7 +169,7 @@ def _sections(text: str) -> dict[str, dict[str, str]]:
     return sections
 
 
-DNS: Final = "1.1.1.1, 1.0.0.1, 2606:4700:4700::1111, 2606:4700:4700::1001"
+DNS = "1.1.1.1, 1.0.0.1, 2606:4700:4700::1111, 2606:4700:4700::1001"
 
 
 def profile(account: Account) -> str:

@@ -4,7 +4,6 @@ import logging
 from collections.abc import Collection
 from dataclasses import replace
 from pathlib import Path
-from typing import Final
 
 from entrypoint.account import store
 from entrypoint.account.api import WarpApi
@@ -18,10 +17,10 @@ from entrypoint.linux.state_dir import ACCOUNT_FILE
 from entrypoint.linux.world import Clock
 from entrypoint.strict_json import InvalidError, JsonValue
 
-TOO_MANY_DEVICES: Final = 1056
+TOO_MANY_DEVICES = 1056
 """Cloudflare's code for a licence that is in use on five devices."""
 
-LICENCE_WAIT: Final = 120.0
+LICENCE_WAIT = 120.0
 """Seconds at most that a new device waits for its licence: once connected as free, it would stay so."""
 
 log = logging.getLogger("ss-warp")

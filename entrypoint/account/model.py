@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 from ipaddress import IPv4Address, IPv4Interface, IPv6Address, IPv6Interface
-from typing import Final, Literal
+from typing import Literal
 
 from nacl.bindings import crypto_scalarmult_base
 from nacl.utils import random
@@ -25,23 +25,23 @@ from entrypoint.addresses import (
 from entrypoint.strict_json import JsonValue
 
 type Kind = Literal["free", "plus", "team", "imported"]
-KINDS: Final[tuple[Kind, ...]] = ("free", "plus", "team", "imported")
+KINDS: tuple[Kind, ...] = ("free", "plus", "team", "imported")
 
-OFFICIAL_PORTS: Final = (DEFAULT_PORT, 500, 1701, 4500)
+OFFICIAL_PORTS = (DEFAULT_PORT, 500, 1701, 4500)
 """The ports Cloudflare documents for WireGuard, the usual one first."""
 
-_TYPES: Final[dict[str, Kind]] = {
+_TYPES: dict[str, Kind] = {
     "free": "free",
     "limited": "plus",
     "unlimited": "plus",
     "plus": "plus",
     "team": "team",
 }
-LONGEST_TOKEN: Final = 4096
-MOST_ENDPOINTS: Final = 6
+LONGEST_TOKEN = 4096
+MOST_ENDPOINTS = 6
 """Addresses of the edge that are remembered, the newest first."""
 
-_IDENTIFIER: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")  # it becomes part of URLs
+_IDENTIFIER = re.compile(r"[A-Za-z0-9._-]{1,128}")  # it becomes part of URLs
 
 
 @dataclass(frozen=True, slots=True)

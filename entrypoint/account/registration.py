@@ -13,7 +13,6 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
 
 from entrypoint.account.api import WarpApi
 from entrypoint.account.formats import MAX_FILE, read_profile
@@ -33,17 +32,17 @@ type OnWait = Callable[[str, float], None]
 type Save = Callable[[PendingRegistration], None]
 """Writes the registration to the volume; may raise StateError or BusyError."""
 
-FIRST_PAUSE: Final = 1.0
-LONGEST_UNSENT: Final = 25.0
+FIRST_PAUSE = 1.0
+LONGEST_UNSENT = 25.0
 """Seconds; when nothing was sent the tunnel is up within 30 s of the API."""
 
-REFUSAL_PAUSE: Final = 300.0
+REFUSAL_PAUSE = 300.0
 """Seconds until a restarted container repeats what the API has refused."""
 
-GONE_PAUSE: Final = 300.0
+GONE_PAUSE = 300.0
 """Seconds, at least, between the two answers that make a device count as gone."""
 
-LOOK_AGAIN: Final = 300.0
+LOOK_AGAIN = 300.0
 """Seconds of a long wait after which the clock is read again: it may have been set meanwhile."""
 
 log = logging.getLogger("ss-warp")
@@ -72,7 +71,7 @@ class ServiceToken:
 
 
 type Team = PastedToken | ServiceToken
-DOMAIN: Final = "cloudflareaccess.com"
+DOMAIN = "cloudflareaccess.com"
 
 
 @dataclass(frozen=True, slots=True)
@@ -358,7 +357,7 @@ async def _request_token(api: WarpApi, service: ServiceToken) -> str:
     )
 
 
-LOG_IN_AGAIN: Final = "log in again and start at once: a token is good for about a minute"
+LOG_IN_AGAIN = "log in again and start at once: a token is good for about a minute"
 
 
 def _explain_refusal(error: ApiError, jwt: str, now: float, *, pasted: bool) -> ApiError:

@@ -9,7 +9,6 @@ import logging
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
 
 from entrypoint.account import store
 from entrypoint.account.api import WarpApi
@@ -23,7 +22,7 @@ from entrypoint.health.diagnosis import Cause, Diagnosis
 from entrypoint.linux.world import Clock
 from entrypoint.strict_json import InvalidError, JsonValue
 
-ONE_DAY: Final = 86400.0
+ONE_DAY = 86400.0
 """Seconds that an account must be old before it is replaced without a person's word."""
 
 log = logging.getLogger("ss-warp")

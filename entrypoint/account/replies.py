@@ -9,16 +9,15 @@ import email.utils
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import Final
 
 from entrypoint.errors import UnhealableError
 from entrypoint.linux.http import certificate_error, is_misdated
 from entrypoint.strict_json import InvalidError, JsonValue, parse_json
 
-UNCERTAIN: Final = 60.0
+UNCERTAIN = 60.0
 """Seconds before a second try when the first may have created a device; the API counts calls a minute."""
 
-LONGEST: Final = 3600.0
+LONGEST = 3600.0
 """Seconds that a Retry-After is obeyed at most."""
 
 
@@ -120,7 +119,7 @@ def unanswered(host: str, error: Exception, again: float) -> ApiError:
     return ApiError(f"cannot reach {host}: {reason or type(error).__name__}", hint, again=again)
 
 
-_PORTAL: Final = "something on the way may be answering in place of Cloudflare"
+_PORTAL = "something on the way may be answering in place of Cloudflare"
 
 
 def _complaint(members: Mapping[str, object], body: bytes) -> tuple[str, int | None]:

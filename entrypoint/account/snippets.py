@@ -9,14 +9,13 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Final
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from entrypoint.account.model import Access
 from entrypoint.addresses import Endpoint, parse_endpoint
 from entrypoint.strict_json import InvalidError, JsonValue
 
-MASQUE: Final = "its key is for MASQUE, not WireGuard: let ss-warp register, or import a WireGuard profile"
+MASQUE = "its key is for MASQUE, not WireGuard: let ss-warp register, or import a WireGuard profile"
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +145,7 @@ def read_flat(fields: JsonValue, form: str) -> Imported:
     return Imported(form, _private_key(fields.member("private_key")), access, JsonValue({**device, **named}))
 
 
-_YAML: Final = re.compile(r"(?:-\s+)?([A-Za-z][\w-]*)\s*:\s*(.*)")
+_YAML = re.compile(r"(?:-\s+)?([A-Za-z][\w-]*)\s*:\s*(.*)")
 
 
 def read_mihomo(text: str) -> Imported:

@@ -11,7 +11,6 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Final
 
 from entrypoint.account import model
 from entrypoint.account.model import Access, Account, Kind
@@ -21,7 +20,7 @@ from entrypoint.linux import state_dir
 from entrypoint.linux.state_dir import ACCOUNT_FILE
 from entrypoint.strict_json import InvalidError, JsonValue, parse_json
 
-CACHED_NAMES: Final = 16
+CACHED_NAMES = 16
 """Names that are remembered: the API's, the edge's and what the user puts in their place."""
 
 
@@ -56,8 +55,8 @@ def _read_cache(cache: Path) -> dict[str, tuple[Address, ...]]:
         return {}
 
 
-FORMAT: Final = 2
-_START_AGAIN: Final = "restore it from a backup, or delete it to register a new device"
+FORMAT = 2
+_START_AGAIN = "restore it from a backup, or delete it to register a new device"
 
 
 @dataclass(frozen=True, slots=True)

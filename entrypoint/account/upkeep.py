@@ -4,7 +4,6 @@ import logging
 import random
 import socket
 from datetime import UTC, datetime
-from typing import Final
 
 import anyio
 
@@ -24,16 +23,16 @@ from entrypoint.settings import Settings
 from entrypoint.status.board import Run
 from entrypoint.status.states import OUTAGE, Event, State
 
-LICENCE_RECHECK: Final = 120.0
+LICENCE_RECHECK = 120.0
 """Seconds after connecting until a WARP+ licence is checked: a restart loop must not ask each time."""
 
-UNREGISTER_TIMEOUT: Final = 3.0
+UNREGISTER_TIMEOUT = 3.0
 """Seconds that unregistering may take: the whole stop must fit into five."""
 
 log = logging.getLogger("ss-warp")
 
 
-RECHECK_EVERY: Final = 600.0
+RECHECK_EVERY = 600.0
 """Seconds, give or take a fifth, between two questions about an account whose tunnel stays dead."""
 
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from entrypoint import desired
 from entrypoint.account.store import exists, read
@@ -30,11 +30,11 @@ from entrypoint.status.states import USABLE
 from entrypoint.wireguard.open import kernel_has_wireguard
 
 # The clock cannot be earlier than the image's own files.
-BUILD_TIME: Final = Path(__file__).stat().st_mtime
-YEARS: Final = 10 * 365 * 86400
-RESOLVER_TIMEOUT: Final = 2.0
+BUILD_TIME = Path(__file__).stat().st_mtime
+YEARS = 10 * 365 * 86400
+RESOLVER_TIMEOUT = 2.0
 
-WELL_KNOWN: Final = (Endpoint(ip_address("162.159.192.1"), 2408),)
+WELL_KNOWN = (Endpoint(ip_address("162.159.192.1"), 2408),)
 """Where the edge has been for years; an account names its own."""
 
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Final, Literal
+from typing import Literal
 from urllib.parse import urlsplit
 
 from entrypoint import desired
@@ -46,7 +46,7 @@ def tried(good: str, action: Callable[[], object]) -> Finding:
     return Finding("ok", good)
 
 
-MEMORY: Final = 128 << 20
+MEMORY = 128 << 20
 """Bytes; idle it uses 60 to 80 MB."""
 
 
@@ -70,7 +70,7 @@ def container_kind(uid_map: str) -> Finding:
     return Finding("note", text, "see docs/install.md")
 
 
-SAMPLE: Final = FullTunnel(
+SAMPLE = FullTunnel(
     device="wg0",
     addresses=(ip_address("172.16.0.2"), ip_address("2001:db8::1")),
     endpoints=frozenset({Destination(ip_address("162.159.192.1"), 2408, "udp")}),

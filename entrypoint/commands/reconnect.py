@@ -4,7 +4,7 @@ import os
 import signal
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from entrypoint.commands.status import read_status
 from entrypoint.errors import StateError, UnhealableError
@@ -15,13 +15,13 @@ from entrypoint.settings import Settings
 from entrypoint.status.heartbeat import LOG_HINT
 from entrypoint.status.states import USABLE
 
-NEW_EXIT_WITHIN: Final = 30.0
+NEW_EXIT_WITHIN = 30.0
 """Seconds until the trace must have come through a new session."""
 
-BETWEEN: Final = 6.0
+BETWEEN = 6.0
 """Seconds between two requests; the supervisor ignores what comes within five."""
 
-TEST_TIMEOUT: Final = 10.0
+TEST_TIMEOUT = 10.0
 """Seconds that the page of `--until` gets."""
 
 type Wrong = Callable[[Mapping[str, Any]], Awaitable[str]]
@@ -137,4 +137,4 @@ async def _nothing(status: Mapping[str, Any]) -> str:
     return ""
 
 
-ANY_EXIT: Final[Wrong] = _nothing
+ANY_EXIT: Wrong = _nothing

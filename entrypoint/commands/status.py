@@ -6,13 +6,13 @@ import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from entrypoint.errors import StateError
 from entrypoint.status.board import STATUS_NAME
 from entrypoint.status.heartbeat import LOG_HINT, healthcheck
 
-WATCH_EVERY: Final = 2.0
+WATCH_EVERY = 2.0
 """Seconds between two looks of `status --watch`."""
 
 

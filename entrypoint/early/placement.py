@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from pathlib import Path
-from typing import Final, Literal
+from typing import Literal
 
 from entrypoint.linux.raw_netlink import DUMP, HEADER, ask, attributes
 
@@ -19,15 +19,15 @@ type Placement = Literal["own", "host"]
 type Address = IPv4Address | IPv6Address
 
 # Left by a predecessor in the same namespace.
-OURS: Final = frozenset({"wg0", "ssw-null"})
-CABLES: Final = frozenset({"veth", "macvlan", "ipvlan"})
-TUNNELS: Final = frozenset(
+OURS = frozenset({"wg0", "ssw-null"})
+CABLES = frozenset({"veth", "macvlan", "ipvlan"})
+TUNNELS = frozenset(
     {"ipip", "sit", "ip6tnl", "gre", "gretap", "ip6gre", "ip6gretap", "erspan", "ip6erspan", "vti", "vti6"}
 )
 """Kinds of fallback devices that a kernel may create in every namespace."""
 
-DOCKER_DNS: Final = IPv4Address("127.0.0.11")
-TABLES: Final = ("tcp", "udp", "raw", "tcp6", "udp6", "raw6")
+DOCKER_DNS = IPv4Address("127.0.0.11")
+TABLES = ("tcp", "udp", "raw", "tcp6", "udp6", "raw6")
 
 
 @dataclass(frozen=True, slots=True)

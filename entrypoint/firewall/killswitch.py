@@ -5,7 +5,6 @@ from collections import Counter
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Final
 
 import anyio
 
@@ -17,13 +16,13 @@ from entrypoint.firewall.ruleset import TABLES, release, ruleset
 from entrypoint.linux.world import Nft
 from entrypoint.unwind import UnwindStack
 
-STAYS_CLOSED: Final = (
+STAYS_CLOSED = (
     "the firewall stays closed after this failure. Restart ss-warp, or remove it with: "
     "nft delete table inet ss_warp; nft delete table arp ss_warp"
 )
 
 log = logging.getLogger("ss-warp")
-CLOSED: Final = Closed()
+CLOSED = Closed()
 
 
 class RefusedError(PlatformError, OSError):

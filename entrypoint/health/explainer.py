@@ -3,7 +3,6 @@
 import logging
 from contextlib import suppress
 from itertools import chain, repeat
-from typing import Final
 
 import anyio
 
@@ -12,7 +11,7 @@ from entrypoint.health.ladder import Rung
 from entrypoint.health.monitor import HealthMonitor
 from entrypoint.health.verdict import is_usable
 
-EXPLAIN_PAUSES: Final = (10.0, 50.0, 240.0, 1500.0, 5400.0, 21600.0)
+EXPLAIN_PAUSES = (10.0, 50.0, 240.0, 1500.0, 5400.0, 21600.0)
 """Seconds until the cause is looked for again; the last one repeats. A short outage needs no explanation."""
 
 log = logging.getLogger("ss-warp")

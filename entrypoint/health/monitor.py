@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Final, assert_never
+from typing import assert_never
 
 import anyio
 
@@ -32,31 +32,31 @@ from entrypoint.linux.kernel_objects import DeviceConfig, Guise, Traffic
 from entrypoint.linux.world import Clock, World
 from entrypoint.wireguard.device import Device, Trouble
 
-PROBE_TIMEOUT: Final = 1.2
+PROBE_TIMEOUT = 1.2
 """Seconds without an answer before a round is silent: three queries of each family."""
 
-TRACE_AFTER: Final = 0.6
+TRACE_AFTER = 0.6
 """Seconds without a DNS answer before the trace pages are requested too."""
 
-SETTLE_TIMEOUTS: Final = (3.0, 1.5, 2.0, 3.0, 4.0)
+SETTLE_TIMEOUTS = (3.0, 1.5, 2.0, 3.0, 4.0)
 """Seconds that a tunnel gets to answer: a new one, then after each repair of an outage; then SLOWEST_TIMEOUT.
 
 The second is short because a lost handshake is common under load, and WireGuard repeats it only after 5 s.
 """
 
-SLOWEST_TIMEOUT: Final = 5.0
+SLOWEST_TIMEOUT = 5.0
 """Seconds that a slow tunnel gets at most."""
 
-TRACE_EVERY: Final = 300.0
+TRACE_EVERY = 300.0
 """Seconds between two traces of a tunnel that answers."""
 
-TRACE_PAUSE: Final = 600.0
+TRACE_PAUSE = 600.0
 """Seconds at most between two traces while the trace pages do not load, or do not say WARP."""
 
-RECONNECT_PAUSE: Final = 5.0
+RECONNECT_PAUSE = 5.0
 """Seconds between two requested changes of the exit."""
 
-PORTS: Final = (20_000, 60_000)
+PORTS = (20_000, 60_000)
 """Range of the source ports that Rung.NEW_PORT draws from."""
 
 log = logging.getLogger("ss-warp")

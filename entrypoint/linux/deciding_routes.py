@@ -2,20 +2,19 @@
 
 import struct
 import sys
-from typing import Final
 
 from entrypoint.addresses import PLATFORM
 from entrypoint.linux.raw_netlink import HEADER
 
 RTM_NEWROUTE, RTM_DELROUTE = 24, 25
-RTMSG: Final = 12
+RTMSG = 12
 """Length of a struct rtmsg (linux/rtnetlink.h)."""
-RTPROT_KERNEL: Final = 2
-RTN_UNICAST: Final = 1
-FULL_TABLES: Final = (254, 255)
-LONGEST_DEFAULT: Final = 3
+RTPROT_KERNEL = 2
+RTN_UNICAST = 1
+FULL_TABLES = (254, 255)
+LONGEST_DEFAULT = 3
 """0.0.0.0/1 and 2000::/3 are parts of a default route."""
-PLATFORM_BYTES: Final = tuple(network.network_address.packed for network in PLATFORM)
+PLATFORM_BYTES = tuple(network.network_address.packed for network in PLATFORM)
 
 
 def concerns_us(data: bytes) -> bool:
@@ -46,7 +45,7 @@ def worth_a_look(data: bytes, at: int) -> bool:
     return decides(data, at + HEADER) or data[at + HEADER + 4] not in FULL_TABLES
 
 
-ROUTE_HEAD: Final = struct.pack("=HH", RTM_NEWROUTE, 2)
+ROUTE_HEAD = struct.pack("=HH", RTM_NEWROUTE, 2)
 """Kind and flags (NLM_F_MULTI) of a listed route, no interruption among them."""
 
 

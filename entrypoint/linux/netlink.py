@@ -13,49 +13,15 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AbstractAsyncContextManager, contextmanager
 from importlib.util import find_spec
 from types import ModuleType
-from typing import Final, assert_never
+from typing import assert_never
 
 import anyio.lowlevel
 
 from entrypoint.addresses import Address
+from entrypoint.linux import kernel_objects as kernel
+from entrypoint.linux import netlink_messages as wire
+from entrypoint.linux import proc
 from entrypoint.linux.deciding_routes import all_dull, concerns_us, worth_a_look
-from entrypoint.linux.kernel_objects import (
-    DeviceConfig,
-    Flow,
-    Item,
-    Link,
-    LinkAddress,
-    LinkState,
-    LinkUp,
-    Route,
-    Rule,
-    Snapshot,
-    Stats,
-    Traffic,
-)
-from entrypoint.linux.netlink_messages import (
-    FAMILIES,
-    Message,
-    NextHops,
-    address_fields,
-    address_state,
-    flow_fields,
-    index_of,
-    learned_ends,
-    link_state,
-    next_hops,
-    route_fields,
-    routes_of,
-    rule_fields,
-    rule_of,
-)
-from entrypoint.linux.proc import (
-    read_ipv6_by_default,
-    read_listening,
-    read_resolvers,
-    read_traffic,
-    read_users,
-)
 from entrypoint.linux.raw_netlink import DUMP, HEADER, Keep, Skip, ask
 from entrypoint.linux.sock_diag import close_outgoing
 from entrypoint.linux.sockets import watch_groups
@@ -101,14 +67,14 @@ RTM_GETLINK, RTM_GETADDR, RTM_GETROUTE, RTM_GETRULE, RTM_GETNEXTHOP = 18, 22, 26
 
 RTM_GETNEIGH, AF_BRIDGE = 30, 7
 
-GROUPS: Final = (1, 5, 7, 8, 9, 11, 19)
+GROUPS = (1, 5, 7, 8, 9, 11, 19)
 """RTNLGRP_: LINK, and IFADDR, ROUTE, RULE of IPv4 and IPv6 (linux/rtnetlink.h)."""
 
-UNREACHABLE: Final = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL})
-NOTHING_TO_LIST: Final = frozenset({errno.EAFNOSUPPORT, errno.EOPNOTSUPP, errno.ENOENT})
-RTA_TABLE: Final = 15
+UNREACHABLE = frozenset({errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EACCES, errno.EINVAL})
+NOTHING_TO_LIST = frozenset({errno.EAFNOSUPPORT, errno.EOPNOTSUPP, errno.ENOENT})
+RTA_TABLE = 15
 
-NODAD: Final = 0x02
+NODAD = 0x02
 
 # linux/rtnetlink.h: when deleting they match anything
 RT_SCOPE_NOWHERE, RTPROT_UNSPEC = 255, 0
@@ -120,12 +86,12 @@ class SystemNetlink:
     def __init__(self) -> None:
         self._carrier = Carrier()
 
-    async def snapshot(self, *, whole: bool = False, table: int = 0) -> Snapshot:
+    async def snapshot(self, *, whole: bool = False, table: int = 0) -> kernel.Snapshot:
         """List what decides: of routes only default and connected ones, and other tables than main's."""
         await anyio.lowlevel.checkpoint()
         return _snapshot(whole, table)
 
-    async def link(self, name: str) -> LinkState | None:
+    async def link(self, name: str) -> kernel.LinkState | None:
         """Look one link up by its name."""
         try:
             (answer,) = await _request("link", "get", ifname=name)
@@ -133,49 +99,49 @@ class SystemNetlink:
             if error.errno == errno.ENODEV:
                 return None
             raise
-        return link_state(answer)
+        return wire.link_state(answer)
 
-    async def add(self, item: Item) -> None:
+    async def add(self, item: kernel.Item) -> None:
         """Add one item."""
         match item:
-            case Link(name, "tun"):
+            case kernel.Link(name, "tun"):
                 add_tun(name)
-            case Link(name, kind):
+            case kernel.Link(name, kind):
                 await _request("link", "add", ifname=name, kind=kind)
-            case LinkUp(name, mtu):
+            case kernel.LinkUp(name, mtu):
                 more = {"mtu": mtu} if mtu else {}
-                await _request("link", "set", index=index_of(name), state="up", **more)
-            case LinkAddress():
+                await _request("link", "set", index=wire.index_of(name), state="up", **more)
+            case kernel.LinkAddress():
                 # No duplicate address detection: the tunnel has no neighbours, and a tentative address drops
                 # its first packets.
                 flags = NODAD if item.address.version == 6 else 0
-                await _request("addr", "add", **address_fields(item), flags=flags)
-            case Route():
-                await _request("route", "add", **route_fields(item))
-            case Rule():
-                await _request("rule", "add", **rule_fields(item))
+                await _request("addr", "add", **wire.address_fields(item), flags=flags)
+            case kernel.Route():
+                await _request("route", "add", **wire.route_fields(item))
+            case kernel.Rule():
+                await _request("rule", "add", **wire.rule_fields(item))
             case _:
                 assert_never(item)
 
-    async def remove(self, item: Item) -> None:
+    async def remove(self, item: kernel.Item) -> None:
         """Remove one item."""
         match item:
-            case Link(name):
-                await _request("link", "del", index=index_of(name))
-            case LinkUp(name):
-                await _request("link", "set", index=index_of(name), state="down")
-            case LinkAddress():
-                await _request("addr", "del", **address_fields(item))
-            case Route():
+            case kernel.Link(name):
+                await _request("link", "del", index=wire.index_of(name))
+            case kernel.LinkUp(name):
+                await _request("link", "set", index=wire.index_of(name), state="down")
+            case kernel.LinkAddress():
+                await _request("addr", "del", **wire.address_fields(item))
+            case kernel.Route():
                 await _request(
-                    "route", "del", **route_fields(item), scope=RT_SCOPE_NOWHERE, proto=RTPROT_UNSPEC
+                    "route", "del", **wire.route_fields(item), scope=RT_SCOPE_NOWHERE, proto=RTPROT_UNSPEC
                 )
-            case Rule():
-                await _request("rule", "del", **rule_fields(item))
+            case kernel.Rule():
+                await _request("rule", "del", **wire.rule_fields(item))
             case _:
                 assert_never(item)
 
-    def hold(self, link: LinkState) -> None:
+    def hold(self, link: kernel.LinkState) -> None:
         """Open the TUN, and close one that was held before."""
         self._carrier.keep(link)
 
@@ -183,22 +149,22 @@ class SystemNetlink:
         """Subscribe; changes while the consumer is busy count as one burst."""
         return watch_groups(socket.NETLINK_ROUTE, GROUPS, concerns_us)
 
-    async def configure_wireguard(self, config: DeviceConfig) -> None:
+    async def configure_wireguard(self, config: kernel.DeviceConfig) -> None:
         """Configure a kernel WireGuard device."""
         await configure_wireguard(config)
 
-    async def wireguard_stats(self, device: str) -> Stats:
+    async def wireguard_stats(self, device: str) -> kernel.Stats:
         """Read a kernel WireGuard device's counters."""
         return await read_wireguard(device)
 
-    def traffic(self, device: str) -> Traffic | None:
+    def traffic(self, device: str) -> kernel.Traffic | None:
         """Read any device's packet counters."""
-        return read_traffic(device)
+        return proc.read_traffic(device)
 
-    async def route_device(self, flow: Flow) -> str | None:
+    async def route_device(self, flow: kernel.Flow) -> str | None:
         """Use the kernel's own lookup (RTM_GETROUTE)."""
         try:
-            (answer,) = await _request("route", "get", **flow_fields(flow))
+            (answer,) = await _request("route", "get", **wire.flow_fields(flow))
         # Unreachable is an answer here, not an error.
         except OSError as error:
             if error.errno in UNREACHABLE:
@@ -212,26 +178,26 @@ class SystemNetlink:
 
     def listening_ports(self) -> frozenset[int]:
         """Read the kernel's tables of sockets."""
-        return read_listening()
+        return proc.read_listening()
 
     def resolvers(self) -> tuple[Address, ...]:
         """Read /etc/resolv.conf."""
-        return read_resolvers()
+        return proc.read_resolvers()
 
     def socket_users(self) -> frozenset[int]:
         """Read the kernel's tables of sockets."""
-        return read_users()
+        return proc.read_users()
 
 
 def _listed(
     kind: int,
     body: bytes,
-    form: type[Message],
+    form: type[wire.Message],
     keep: Keep | None = None,
     skip: Skip | None = None,
     *,
     strict: bool = False,
-) -> list[Message]:
+) -> list[wire.Message]:
     """Return a listing, decoded by pyroute2; without IPv6, or the table, there is nothing to list."""
     try:
         answers = ask(socket.NETLINK_ROUTE, kind, DUMP, body, keep, skip, strict=strict)
@@ -245,36 +211,38 @@ def _listed(
     return messages
 
 
-def _snapshot(whole: bool, table: int) -> Snapshot:
+def _snapshot(whole: bool, table: int) -> kernel.Snapshot:
     links = _listed(RTM_GETLINK, bytes(16), ifinfmsg)
-    states = tuple(map(link_state, links))
+    states = tuple(map(wire.link_state, links))
     if any(state.kind == "vxlan" for state in states):
         tables = ask(socket.NETLINK_ROUTE, RTM_GETNEIGH, DUMP, bytes((AF_BRIDGE, *bytes(15))))
-        learned = learned_ends([answer[HEADER:] for answer in tables])
-        states = tuple(link_state(message, learned) for message in links)
+        learned = wire.learned_ends([answer[HEADER:] for answer in tables])
+        states = tuple(wire.link_state(message, learned) for message in links)
     # By index first: another program may rename a link between two listings.
     names = {state.index: state.name for state in states}
-    routes: list[Message] = []
-    rules: list[Message] = []
+    routes: list[wire.Message] = []
+    rules: list[wire.Message] = []
     which = (None, None) if whole or table else (worth_a_look, all_dull)
     only = struct.pack("=HHI", 8, RTA_TABLE, table) if table else b""
-    for family in FAMILIES:
+    for family in wire.FAMILIES:
         head = bytes((family, *bytes(11)))
         routes += _listed(RTM_GETROUTE, head + only, rtmsg, *which, strict=bool(table))
         rules += _listed(RTM_GETRULE, head, fibmsg)
     addresses = _listed(RTM_GETADDR, bytes(8), ifaddrmsg)
-    hops: dict[int, NextHops] = {}
+    hops: dict[int, wire.NextHops] = {}
     if any(message.get_attr("RTA_NH_ID") and not message.get_attr("RTA_OIF") for message in routes):
-        hops = next_hops(
+        hops = wire.next_hops(
             [answer[HEADER:] for answer in ask(socket.NETLINK_ROUTE, RTM_GETNEXTHOP, DUMP, bytes(8))]
         )
-    return Snapshot(
+    return kernel.Snapshot(
         links=states,
-        addresses=tuple(address_state(message, names) for message in addresses),
+        addresses=tuple(wire.address_state(message, names) for message in addresses),
         # A kernel without IPv6 answers the second request with IPv4 again.
-        routes=tuple(dict.fromkeys(route for message in routes for route in routes_of(message, names, hops))),
-        rules=tuple(dict.fromkeys(map(rule_of, rules))),
-        ipv6_by_default=read_ipv6_by_default(),
+        routes=tuple(
+            dict.fromkeys(route for message in routes for route in wire.routes_of(message, names, hops))
+        ),
+        rules=tuple(dict.fromkeys(map(wire.rule_of, rules))),
+        ipv6_by_default=proc.read_ipv6_by_default(),
     )
 
 
@@ -287,13 +255,13 @@ def _translated() -> Iterator[None]:
         raise OSError(error.code, os.strerror(error.code)) from error
 
 
-async def _request(what: str, command: str, **fields: object) -> list[Message]:
+async def _request(what: str, command: str, **fields: object) -> list[wire.Message]:
     with _translated():
         async with AsyncIPRoute() as netlink:
             return list(await getattr(netlink, what)(command, **fields))
 
 
-async def configure_wireguard(config: DeviceConfig) -> None:
+async def configure_wireguard(config: kernel.DeviceConfig) -> None:
     """Configure a kernel device in one message, replacing its peers. Raises OSError.
 
     The private key reads back clamped: compare public keys.
@@ -301,7 +269,7 @@ async def configure_wireguard(config: DeviceConfig) -> None:
     await _exchange_genl(wireguard_message(config), NLM_F_REQUEST | NLM_F_ACK)
 
 
-async def read_wireguard(name: str) -> Stats:
+async def read_wireguard(name: str) -> kernel.Stats:
     """Read a kernel device's counters. Raises OSError; ENODEV if it does not exist."""
     request = wg.wgmsg()
     request["cmd"] = wg.WG_CMD_GET_DEVICE
@@ -309,7 +277,7 @@ async def read_wireguard(name: str) -> Stats:
     return wireguard_stats(await _exchange_genl(request, NLM_F_REQUEST | NLM_F_DUMP))
 
 
-def wireguard_message(config: DeviceConfig) -> wg.wgmsg:
+def wireguard_message(config: kernel.DeviceConfig) -> wg.wgmsg:
     """Return the message that makes `config` the whole configuration.
 
     Built by hand because pyroute2's `set` cannot replace the peers (WGDEVICE_F_REPLACE_PEERS).
@@ -346,17 +314,17 @@ def wireguard_message(config: DeviceConfig) -> wg.wgmsg:
     return message
 
 
-def wireguard_stats(messages: list[wg.wgmsg]) -> Stats:
+def wireguard_stats(messages: list[wg.wgmsg]) -> kernel.Stats:
     """Return the counters of the one peer in a listing; a device without a peer has none."""
     for message in messages:
         for peer in message.get_attr("WGDEVICE_A_PEERS") or ():
             time = peer.get_attr("WGPEER_A_LAST_HANDSHAKE_TIME")
-            return Stats(
+            return kernel.Stats(
                 handshake=time["tv_sec"] + time["tv_nsec"] / 1e9,
                 rx_bytes=peer.get_attr("WGPEER_A_RX_BYTES"),
                 tx_bytes=peer.get_attr("WGPEER_A_TX_BYTES"),
             )
-    return Stats(0, 0, 0)
+    return kernel.Stats(0, 0, 0)
 
 
 # A socket for each exchange, as everywhere in this file.

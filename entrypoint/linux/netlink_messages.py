@@ -11,35 +11,27 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from ipaddress import IPv4Network, IPv6Network, ip_address, ip_interface, ip_network
 from socket import AF_INET, AF_INET6
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from entrypoint.addresses import Address, Family, Mark, Network
-from entrypoint.linux.kernel_objects import (
-    AddressState,
-    Flow,
-    LinkAddress,
-    LinkState,
-    Route,
-    Rule,
-    TunnelPeer,
-)
+from entrypoint.linux import kernel_objects as kernel
 from entrypoint.linux.raw_netlink import attributes
 
-FAMILIES: Final[dict[int, Family]] = {AF_INET: 4, AF_INET6: 6}
-IFF_UP: Final = 0x1
+FAMILIES: dict[int, Family] = {AF_INET: 4, AF_INET6: 6}
+IFF_UP = 0x1
 IFA_F_TEMPORARY, IFA_F_DADFAILED, IFA_F_DEPRECATED, IFA_F_TENTATIVE = 0x01, 0x08, 0x20, 0x40
-RT_SCOPE_LINK: Final = 253
-NDA_DST: Final = 1
+RT_SCOPE_LINK = 253
+NDA_DST = 1
 NHA_ID, NHA_GROUP, NHA_OIF, NHA_GATEWAY = 1, 2, 5, 6
-RTPROT_KERNEL: Final = 2
+RTPROT_KERNEL = 2
 RTN_UNICAST, RTN_UNREACHABLE = 1, 7
-ROUTE_KINDS: Final = {2: "local", 3: "broadcast", 4: "anycast", 5: "multicast", 6: "blackhole", 8: "prohibit"}
-DEFAULT: Final[dict[Family, Network]] = {4: IPv4Network("0.0.0.0/0"), 6: IPv6Network("::/0")}
-DEFAULT_METRIC: Final = {4: 0, 6: 1024}
+ROUTE_KINDS = {2: "local", 3: "broadcast", 4: "anycast", 5: "multicast", 6: "blackhole", 8: "prohibit"}
+DEFAULT: dict[Family, Network] = {4: IPv4Network("0.0.0.0/0"), 6: IPv6Network("::/0")}
+DEFAULT_METRIC = {4: 0, 6: 1024}
 FR_ACT_TO_TBL, FR_ACT_UNREACHABLE = 1, 7
-FIB_RULE_INVERT: Final = 2
-UNSET: Final = 0xFFFFFFFF
-TRANSPORTS: Final[dict[int, Literal["tcp", "udp"]]] = {6: "tcp", 17: "udp"}
+FIB_RULE_INVERT = 2
+UNSET = 0xFFFFFFFF
+TRANSPORTS: dict[int, Literal["tcp", "udp"]] = {6: "tcp", 17: "udp"}
 
 type Message = Any
 """A pyroute2 message: header fields by `[]`, attributes by `get_attr`."""
@@ -73,20 +65,12 @@ def _number(data: bytes) -> int:
     return int.from_bytes(data, sys.byteorder)
 
 
-TUNNEL_PROTOCOLS: Final = {
-    "vxlan": 17,
-    "geneve": 17,
-    "gre": 47,
-    "gretap": 47,
-    "ip6gre": 47,
-    "ipip": 4,
-    "sit": 41,
-}
+TUNNEL_PROTOCOLS = {"vxlan": 17, "geneve": 17, "gre": 47, "gretap": 47, "ip6gre": 47, "ipip": 4, "sit": 41}
 """IP protocol of a tunnel's outer packets (linux/in.h)."""
-DEFAULT_PORTS: Final = {"vxlan": 8472, "geneve": 6081}
+DEFAULT_PORTS = {"vxlan": 8472, "geneve": 6081}
 
 
-def tunnel_peers(kind: str, data: Message, learned: Iterable[str] = ()) -> Iterator[TunnelPeer]:
+def tunnel_peers(kind: str, data: Message, learned: Iterable[str] = ()) -> Iterator[kernel.TunnelPeer]:
     """Yield a tunnel's far ends: as configured, and as a VXLAN's forwarding table has them."""
     fields = dict(data["attrs"]) if data else {}
     port = next((value for name, value in fields.items() if name.endswith("_PORT")), None)
@@ -96,7 +80,7 @@ def tunnel_peers(kind: str, data: Message, learned: Iterable[str] = ()) -> Itera
     for end in dict.fromkeys((*ends, *learned)):
         address = ip_address(end)
         if not (address.is_unspecified or address.is_multicast):
-            yield TunnelPeer(
+            yield kernel.TunnelPeer(
                 address, TUNNEL_PROTOCOLS[kind], (port or DEFAULT_PORTS[kind]) if kind in DEFAULT_PORTS else 0
             )
 
@@ -110,14 +94,14 @@ def learned_ends(bodies: Sequence[bytes]) -> dict[int, list[str]]:
     return ends
 
 
-def link_state(message: Message, learned: Mapping[int, list[str]] | None = None) -> LinkState:
+def link_state(message: Message, learned: Mapping[int, list[str]] | None = None) -> kernel.LinkState:
     """Return the link in an RTM_NEWLINK message."""
     info = message.get_attr("IFLA_LINKINFO")
     kind = (info.get_attr("IFLA_INFO_KIND") if info else None) or ""
-    peers: Iterator[TunnelPeer] = iter(())
+    peers: Iterator[kernel.TunnelPeer] = iter(())
     if kind in TUNNEL_PROTOCOLS:
         peers = tunnel_peers(kind, info.get_attr("IFLA_INFO_DATA"), (learned or {}).get(message["index"], ()))
-    return LinkState(
+    return kernel.LinkState(
         index=message["index"],
         name=message.get_attr("IFLA_IFNAME"),
         kind=kind,
@@ -127,12 +111,12 @@ def link_state(message: Message, learned: Mapping[int, list[str]] | None = None)
     )
 
 
-def address_state(message: Message, names: Mapping[int, str]) -> AddressState:
+def address_state(message: Message, names: Mapping[int, str]) -> kernel.AddressState:
     """Return the address in an RTM_NEWADDR message."""
     flags = message.get_attr("IFA_FLAGS", message["flags"])
     address = message.get_attr("IFA_LOCAL") or message.get_attr("IFA_ADDRESS")
     interface = ip_interface(f"{address}/{message['prefixlen']}")
-    return AddressState(
+    return kernel.AddressState(
         device=names.get(message["index"], ""),
         address=interface,
         link_scope=message["scope"] == RT_SCOPE_LINK,
@@ -144,7 +128,7 @@ def address_state(message: Message, names: Mapping[int, str]) -> AddressState:
 
 def routes_of(
     message: Message, names: Mapping[int, str], hops_by_id: Mapping[int, NextHops] | None = None
-) -> Iterator[Route]:
+) -> Iterator[kernel.Route]:
     """Yield the routes in an RTM_NEWROUTE message, one for each next hop."""
     family = FAMILIES.get(message["family"])
     if family is None:
@@ -165,7 +149,7 @@ def routes_of(
     connected = message["proto"] == RTPROT_KERNEL and kind == RTN_UNICAST
     for index, gateway in ways or ((message.get_attr("RTA_OIF"), _gateway(message)),):
         device = None if kind == RTN_UNREACHABLE else names.get(index, "")
-        yield Route(destination, table, device, metric, gateway, " ".join(more), connected)
+        yield kernel.Route(destination, table, device, metric, gateway, " ".join(more), connected)
 
 
 def _gateway(hop: Message) -> Address | None:
@@ -174,13 +158,13 @@ def _gateway(hop: Message) -> Address | None:
     return ip_address(gateway) if gateway else None
 
 
-def rule_of(message: Message) -> Rule:
+def rule_of(message: Message) -> kernel.Rule:
     """Return the rule in an RTM_NEWRULE message."""
     family = FAMILIES[message["family"]]
     value, mask = message.get_attr("FRA_FWMARK", 0), message.get_attr("FRA_FWMASK", 0)
     action = message["action"]
     source, destination = message.get_attr("FRA_SRC"), message.get_attr("FRA_DST")
-    return Rule(
+    return kernel.Rule(
         family=family,
         priority=message.get_attr("FRA_PRIORITY", 0),
         table=message.get_attr("FRA_TABLE", message["table"]) if action != FR_ACT_UNREACHABLE else None,
@@ -258,7 +242,7 @@ def family_of(version: int) -> int:
     return socket.AF_INET if version == 4 else socket.AF_INET6
 
 
-def address_fields(item: LinkAddress) -> dict[str, object]:
+def address_fields(item: kernel.LinkAddress) -> dict[str, object]:
     """Return the fields that identify an address."""
     return {
         "index": index_of(item.device),
@@ -268,7 +252,7 @@ def address_fields(item: LinkAddress) -> dict[str, object]:
     }
 
 
-def route_fields(item: Route) -> dict[str, object]:
+def route_fields(item: kernel.Route) -> dict[str, object]:
     """Return the fields that identify a route."""
     # Without the family pyroute2 sends a request that the kernel answers with EOPNOTSUPP.
     fields: dict[str, object] = {
@@ -285,7 +269,7 @@ def route_fields(item: Route) -> dict[str, object]:
     return fields
 
 
-def flow_fields(flow: Flow) -> dict[str, object]:
+def flow_fields(flow: kernel.Flow) -> dict[str, object]:
     """Return the fields of a route lookup for this packet (RTM_GETROUTE)."""
     length = flow.destination.max_prefixlen
     fields: dict[str, object] = {
@@ -306,7 +290,7 @@ def flow_fields(flow: Flow) -> dict[str, object]:
     return fields
 
 
-def rule_fields(item: Rule) -> dict[str, object]:
+def rule_fields(item: kernel.Rule) -> dict[str, object]:
     """Return the fields that identify a rule."""
     fields: dict[str, object] = {
         "family": family_of(item.family),

@@ -3,7 +3,6 @@
 import struct
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Final
 
 import anyio.to_thread
 
@@ -13,12 +12,12 @@ from entrypoint.linux.run import run
 from entrypoint.linux.sockets import watch_groups
 from entrypoint.linux.visits import visit
 
-OUR_NAME: Final = b"ss_warp\0"
-NETLINK_NETFILTER: Final = 12
-NFNLGRP_NFTABLES: Final = 7
+OUR_NAME = b"ss_warp\0"
+NETLINK_NETFILTER = 12
+NFNLGRP_NFTABLES = 7
 """linux/netlink.h, linux/netfilter/nfnetlink.h: every committed change of the ruleset."""
 NEWTABLE, DELTABLE = 0x0A00, 0x0A02
-FAMILIES: Final = {1: "inet", 3: "arp"}
+FAMILIES = {1: "inet", 3: "arp"}
 """NFPROTO_ of our tables (linux/netfilter.h)."""
 
 

@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from contextlib import suppress
 from itertools import product
 from pathlib import Path
-from typing import Final
 
 from entrypoint.addresses import Address, literal
 from entrypoint.linux.kernel_objects import Traffic
@@ -50,7 +49,7 @@ def read_users(tables: Path = SOCKET_TABLES) -> frozenset[int]:
     return frozenset(int(row[7]) for row in rows if row[9] != "0")
 
 
-ENGINE: Final = "ss-warp-wireguard"
+ENGINE = "ss-warp-wireguard"
 """Our userspace WireGuard. Its socket is on a wildcard address, but its packets carry the mark."""
 
 NAME_LENGTH = 15

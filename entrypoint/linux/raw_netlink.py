@@ -9,18 +9,17 @@ import socket
 import struct
 from collections.abc import Callable, Iterator
 from time import sleep
-from typing import Final
 
 REQUEST, ACK, DUMP, INTERRUPTED = 0x1, 0x4, 0x300, 0x10
 """NLM_F_REQUEST, NLM_F_ACK, NLM_F_DUMP, NLM_F_DUMP_INTR."""
 NLMSG_ERROR, NLMSG_DONE = 2, 3
-HEADER: Final = 16
+HEADER = 16
 
-ATTEMPTS: Final = 25
-RETRY_PAUSE: Final = 0.01
+ATTEMPTS = 25
+RETRY_PAUSE = 0.01
 """Seconds between two attempts at a listing: together well below the time that an undo has."""
 
-PATIENCE: Final = 2.0
+PATIENCE = 2.0
 """Seconds for an answer of the kernel."""
 
 SOL_NETLINK, GET_STRICT_CHK = 270, 12

@@ -11,17 +11,16 @@ import sys
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from ipaddress import ip_address
-from typing import Final
 
 from entrypoint.addresses import Address, word_for
 from entrypoint.linux.raw_netlink import ACK, DUMP, HEADER, ask, attributes
 
-NETLINK_SOCK_DIAG: Final = 4
+NETLINK_SOCK_DIAG = 4
 SOCK_DIAG_BY_FAMILY, SOCK_DESTROY = 20, 21
-INET_DIAG_MARK: Final = 15
+INET_DIAG_MARK = 15
 SYN_RECV, LISTEN = 3, 10
-UNPRIVILEGED: Final = 1024
-SENDING: Final = sum(1 << state for state in (1, 2, 3, 4, 5, 8, 9, 11))
+UNPRIVILEGED = 1024
+SENDING = sum(1 << state for state in (1, 2, 3, 4, 5, 8, 9, 11))
 """States of a TCP socket that may still send (net/tcp_states.h), and 1 of a connected UDP socket."""
 
 

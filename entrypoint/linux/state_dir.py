@@ -10,21 +10,20 @@ import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final
 
 from entrypoint.errors import BusyError, StateError
 
-ACCOUNT_FILE: Final = "account.json"
-SHADOWSOCKS_FILE: Final = "shadowsocks.json"
-NETWORK_FILE: Final = "network.json"
-PUBLIC_ADDRESS_FILE: Final = "public-address"  # the server's address, as detected on the first run
-ADDRESS_CACHE_FILE: Final = "addresses.json"  # what the names of API and edge resolved to
+ACCOUNT_FILE = "account.json"
+SHADOWSOCKS_FILE = "shadowsocks.json"
+NETWORK_FILE = "network.json"
+PUBLIC_ADDRESS_FILE = "public-address"  # the server's address, as detected on the first run
+ADDRESS_CACHE_FILE = "addresses.json"  # what the names of API and edge resolved to
 
-MAX_READ: Final = 1 << 20
+MAX_READ = 1 << 20
 """Bytes to read at most: our files stay far below it, and any other file must not fill the memory."""
 
-_FRESH: Final = ".new"
-_OPEN: Final = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a FIFO in place of a file must not block
+_FRESH = ".new"
+_OPEN = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK  # a FIFO in place of a file must not block
 
 
 class HeldError(BusyError):

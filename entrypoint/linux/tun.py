@@ -4,13 +4,12 @@ import errno
 import fcntl
 import os
 import struct
-from typing import Final
 
 from entrypoint.linux.kernel_objects import LinkState
 
-NODE: Final = "/dev/net/tun"
-TUNSETIFF: Final = 0x400454CA
-TUNSETPERSIST: Final = 0x400454CB
+NODE = "/dev/net/tun"
+TUNSETIFF = 0x400454CA
+TUNSETPERSIST = 0x400454CB
 IFF_TUN, IFF_NO_PI, IFF_VNET_HDR, IFF_TUN_EXCL = 0x0001, 0x1000, 0x4000, 0x8000
 
 

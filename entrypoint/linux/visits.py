@@ -12,7 +12,6 @@ from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address
-from typing import Final
 
 import anyio
 import anyio.to_thread
@@ -24,20 +23,20 @@ from entrypoint.linux.sock_diag import close_half_open
 from entrypoint.unwind import UnwindStack
 
 # Documentation addresses: routed like any other, and never anyone's.
-FAR_AWAY: Final[dict[Family, Address]] = {4: IPv4Address("192.0.2.254"), 6: IPv6Address("2001:db8::fffe")}
+FAR_AWAY: dict[Family, Address] = {4: IPv4Address("192.0.2.254"), 6: IPv6Address("2001:db8::fffe")}
 """Addresses somewhere on the internet, for route lookups and visits; nothing is sent to them."""
 
-MOST_MARKS: Final = 100
+MOST_MARKS = 100
 """Each mark has visitors from an address of its own, counted down from FAR_AWAY."""
 
-IPV6_TRANSPARENT: Final = 75
+IPV6_TRANSPARENT = 75
 """linux/in6.h; Python names only IPv4's."""
 
-LOAD: Final = ("nft", "-f", "-")
-TABLE: Final = "inet ss_warp_try"
-REMOVE: Final = f"table {TABLE}\ndelete table {TABLE}\n"
-SEEN: Final = re.compile(r'"([^"\n]+)" \. ([0-9]+)')
-PAUSE: Final = 0.05
+LOAD = ("nft", "-f", "-")
+TABLE = "inet ss_warp_try"
+REMOVE = f"table {TABLE}\ndelete table {TABLE}\n"
+SEEN = re.compile(r'"([^"\n]+)" \. ([0-9]+)')
+PAUSE = 0.05
 FIRST, MOST_LOOKS = 4, 30
 """Looks for answers that nothing is known of, and for those that came before: a SYN is repeated after 1 s."""
 
@@ -106,8 +105,8 @@ def chains(marks: Sequence[int]) -> str:
     return f"{REMOVE}table {TABLE} {{\n{text}}}\n"
 
 
-WORDS: Final[dict[Family, str]] = {4: "ip", 6: "ip6"}
-VISITORS: Final[dict[Family, str]] = {4: "192.0.2.128/25", 6: "2001:db8::ff00/120"}
+WORDS: dict[Family, str] = {4: "ip", 6: "ip6"}
+VISITORS: dict[Family, str] = {4: "192.0.2.128/25", 6: "2001:db8::ff00/120"}
 
 
 def _end(marks: Sequence[int]) -> None:

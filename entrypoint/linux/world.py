@@ -11,16 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from entrypoint.addresses import Address, Endpoint
-from entrypoint.linux.kernel_objects import (
-    DeviceConfig,
-    Flow,
-    Item,
-    LinkState,
-    Snapshot,
-    Stats,
-    Traffic,
-    Visit,
-)
+from entrypoint.linux import kernel_objects as kernel
 
 if TYPE_CHECKING:
     import ssl
@@ -98,37 +89,37 @@ class Netlink(Protocol):
     EADDRNOTAVAIL for what does not, EOPNOTSUPP for an unknown kind of link, EPERM without NET_ADMIN.
     """
 
-    async def link(self, name: str) -> LinkState | None:
+    async def link(self, name: str) -> kernel.LinkState | None:
         """Look one link up by its name."""
 
-    async def snapshot(self, *, whole: bool = False, table: int = 0) -> Snapshot:
+    async def snapshot(self, *, whole: bool = False, table: int = 0) -> kernel.Snapshot:
         """List links, addresses, rules, and of the routes those that decide.
 
         With `whole` that is every route, with `table` what is in it.
         """
 
-    async def add(self, item: Item) -> None:
+    async def add(self, item: kernel.Item) -> None:
         """Add one item."""
 
-    async def remove(self, item: Item) -> None:
+    async def remove(self, item: kernel.Item) -> None:
         """Remove one item."""
 
-    def hold(self, link: LinkState) -> None:
+    def hold(self, link: kernel.LinkState) -> None:
         """Keep the carrier of an unread TUN as long as we live; of one TUN at a time."""
 
     def changes(self) -> AbstractAsyncContextManager[AsyncIterator[None]]:
         """Subscribe; the iterator yields once for each burst of changes, whoever makes them."""
 
-    async def configure_wireguard(self, config: DeviceConfig) -> None:
+    async def configure_wireguard(self, config: kernel.DeviceConfig) -> None:
         """Configure a kernel WireGuard device; its old peers are gone afterwards."""
 
-    async def wireguard_stats(self, device: str) -> Stats:
+    async def wireguard_stats(self, device: str) -> kernel.Stats:
         """Read a kernel WireGuard device's counters."""
 
-    def traffic(self, device: str) -> Traffic | None:
+    def traffic(self, device: str) -> kernel.Traffic | None:
         """Read a device's packet counters without waiting; None if it does not exist."""
 
-    async def route_device(self, flow: Flow) -> str | None:
+    async def route_device(self, flow: kernel.Flow) -> str | None:
         """Return the interface that a local packet would leave by, None if it would be rejected."""
 
     def close_outgoing(self, allowed: Callable[[Address, Address], bool]) -> int:
@@ -156,7 +147,9 @@ class Nft(Protocol):
     async def listing(self, family: str, table: str) -> str:
         """Return `nft -s list table`'s text, empty if it does not exist."""
 
-    async def visit(self, visits: Sequence[Visit], expected: Mapping[Visit, str]) -> Mapping[Visit, str]:
+    async def visit(
+        self, visits: Sequence[kernel.Visit], expected: Mapping[kernel.Visit, str]
+    ) -> Mapping[kernel.Visit, str]:
         """Return the interface that each visit's answer leaves by; what is not answered is left out.
 
         Waits a moment for what is missing, longer where answers are `expected`.

@@ -7,7 +7,6 @@ with attributes that it does not know (`Rule.more`) are skipped and reported.
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from entrypoint.addresses import Address, Network
 from entrypoint.errors import PlatformError
@@ -88,10 +87,10 @@ def _between(port: int, span: tuple[int, int] | None) -> bool:
     return span is None or span[0] <= port <= span[1]
 
 
-MOST_VISITS: Final = 256
-REFUSING: Final = 1
+MOST_VISITS = 256
+REFUSING = 1
 """A port with hardly ever a server (tcpmux): a refusal is an answer, too."""
-MOST_NAMED: Final = 3
+MOST_NAMED = 3
 
 log = logging.getLogger("ss-warp")
 

@@ -6,7 +6,7 @@ from contextlib import asynccontextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Final, Literal
+from typing import Literal
 
 from entrypoint.errors import BusyError, SettingsError, StateError, explain
 from entrypoint.firewall.ruleset import TABLES
@@ -19,11 +19,11 @@ from entrypoint.unwind import UnwindStack
 
 type IdKind = Literal["priority", "table", "device", "other"]
 
-LOWEST_PRIORITY: Final = 3
-MAX_TRIES: Final = 100
+LOWEST_PRIORITY = 3
+MAX_TRIES = 100
 """How many other tables and interface names to try."""
 
-STRANGER: Final = (
+STRANGER = (
     f"user {SSSERVER_UID}: another program has sockets as this user, which is ssserver's; "
     "its packets would be treated as ssserver's: run it as another user"
 )

@@ -5,7 +5,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Final
 
 from entrypoint.errors import explain
 from entrypoint.linux.kernel_objects import PROTOCOL_KERNEL, Item, Link, LinkState, LinkUp, Snapshot
@@ -13,12 +12,12 @@ from entrypoint.linux.world import Netlink
 from entrypoint.routing.plan import NetworkPlan, OurIds, add_order, ours_in
 from entrypoint.unwind import UnwindStack
 
-ROUNDS: Final = 4
+ROUNDS = 4
 """One to converge, one to verify, the rest for changes that other programs make meanwhile."""
 
 # What the kernel answers when someone else was faster.
-GONE: Final = frozenset({errno.ENOENT, errno.ESRCH, errno.ENODEV, errno.EADDRNOTAVAIL})
-NOT_NOW: Final = frozenset({errno.EEXIST, errno.ENODEV, errno.ENETDOWN})
+GONE = frozenset({errno.ENOENT, errno.ESRCH, errno.ENODEV, errno.EADDRNOTAVAIL})
+NOT_NOW = frozenset({errno.EEXIST, errno.ENODEV, errno.ENETDOWN})
 """Another program added it, or its device is gone or down: the next listing shows."""
 
 

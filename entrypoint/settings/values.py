@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from ipaddress import IPv6Address, ip_address, ip_network
 from pathlib import Path
-from typing import Final
 from urllib.parse import urlsplit
 
 from entrypoint.addresses import Address, Endpoint, NamedEndpoint, Network, Ports, parse_endpoint, word_for
@@ -99,7 +98,7 @@ def _switch(text: str) -> bool:
     return words[text.lower()]
 
 
-_METHODS: Final = {"chacha20-poly1305": "chacha20-ietf-poly1305"}  # Outline's and mihomo's other name
+_METHODS = {"chacha20-poly1305": "chacha20-ietf-poly1305"}  # Outline's and mihomo's other name
 
 
 def _method(text: str) -> Method:
@@ -310,7 +309,7 @@ def _host(text: str) -> Address | str:
 
 
 # What users write instead of an address.
-_HOSTS: Final = {"": "0.0.0.0", "*": "0.0.0.0", "localhost": "127.0.0.1"}  # noqa: S104
+_HOSTS = {"": "0.0.0.0", "*": "0.0.0.0", "localhost": "127.0.0.1"}  # noqa: S104
 
 
 def _listening(text: str) -> Endpoint:
@@ -383,9 +382,9 @@ TEAM_TOKEN = ValueFormat(_team_token, "a token or a com.cloudflare.warp:// link"
 ORGANISATION = ValueFormat(_organisation, "the part before .cloudflareaccess.com")
 CLIENT = ValueFormat(_header, "the service token's Client ID")
 CLIENT_SECRET = ValueFormat(lambda text: Secret(_header(text)), "the service token's Client Secret")
-_JWT: Final = r"[\w-]{2,4096}\.[\w-]{2,4096}\.[\w-]{2,4096}"
-_LINK: Final = re.compile(rf"[?&]token=({_JWT})(?![\w.-])")
-_COOKIE: Final = re.compile(rf"\bCF_Authorization=({_JWT})(?![\w.-])")
+_JWT = r"[\w-]{2,4096}\.[\w-]{2,4096}\.[\w-]{2,4096}"
+_LINK = re.compile(rf"[?&]token=({_JWT})(?![\w.-])")
+_COOKIE = re.compile(rf"\bCF_Authorization=({_JWT})(?![\w.-])")
 
 
 def token_in(text: str) -> str | None:

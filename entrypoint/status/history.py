@@ -4,19 +4,19 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
-SLOT: Final = 900
+SLOT = 900
 """Seconds of one character of the strip."""
 
-SLOTS: Final = 96
-INTERRUPTIONS: Final = 100
-EXITS: Final = 24
+SLOTS = 96
+INTERRUPTIONS = 100
+EXITS = 24
 
-MARKS: Final = {"unknown": " ", "connected": "█", "degraded": "▒", "down": "_"}
+MARKS = {"unknown": " ", "connected": "█", "degraded": "▒", "down": "_"}
 """How the strip shows the worst that happened in a quarter of an hour."""
 
-RANK: Final = tuple(MARKS)
+RANK = tuple(MARKS)
 
 
 @dataclass(slots=True)

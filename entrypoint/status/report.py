@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from ipaddress import IPv4Address, IPv6Address
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple
 
 from entrypoint.addresses import Endpoint, Family
 from entrypoint.health.diagnosis import Diagnosis
@@ -125,7 +125,7 @@ def _day(history: History, now: float) -> dict[str, Any]:
     }
 
 
-FIELDS: Final = (
+FIELDS = (
     Field("time", "when this was written", lambda s, _, now: format_time(now)),
     Field("pid", "the supervisor's process id in the container", lambda *_: os.getpid()),
     Field("state", "where the run is, e.g. `connected`, `healing`", lambda s, *_: s.state.value),

@@ -5,7 +5,7 @@ import logging
 import os
 import socket
 from ipaddress import ip_address
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 import anyio
 import h11
@@ -15,9 +15,9 @@ from entrypoint.addresses import Endpoint
 from entrypoint.errors import SettingsError
 from entrypoint.status.board import Board
 
-HEADER_BYTES: Final = 8192
-CONNECTIONS: Final = 16
-SECONDS: Final = 2.0
+HEADER_BYTES = 8192
+CONNECTIONS = 16
+SECONDS = 2.0
 """Time limit of one connection, so that a slow reader does not occupy its place."""
 
 _log = logging.getLogger("ss-warp")

@@ -3,7 +3,6 @@
 import json
 import logging
 from datetime import UTC, datetime
-from typing import Final
 
 import anyio
 
@@ -14,13 +13,13 @@ from entrypoint.linux.world import Bound, Marked
 from entrypoint.status.board import Run
 from entrypoint.status.report import Status
 
-TIMEOUT: Final = 10.0
+TIMEOUT = 10.0
 """Seconds that one attempt may take."""
 
-PAUSES: Final = (0.0, 5.0, 30.0, 120.0)
+PAUSES = (0.0, 5.0, 30.0, 120.0)
 """Seconds before each attempt; then the message is dropped."""
 
-QUEUE: Final = 16
+QUEUE = 16
 """Messages that wait at most; a flapping tunnel must not fill the memory."""
 
 log = logging.getLogger("ss-warp")
