@@ -73,7 +73,7 @@ async def resolve_endpoints(
             run.board.show_cause(cause)
             said = str(cause)
         if not failures & (failures - 1):  # at growing distances: a line each ten seconds says no more
-            log.warning("%s; trying again every %.0f s", said, LOOKUP_PAUSE)
+            log.warning("%s; retrying every %.0f s", said, LOOKUP_PAUSE)
 
     async for attempt in retrying(
         run.world.clock.sleep,

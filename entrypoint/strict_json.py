@@ -136,5 +136,5 @@ def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
     members = dict(pairs)
     # Two readers could disagree about which of the two counts.
     if len(members) != len(pairs):
-        raise InvalidError("a member is there twice")
+        raise InvalidError("a member occurs twice")
     return members

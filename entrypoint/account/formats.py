@@ -161,7 +161,7 @@ def _sections(text: str) -> dict[str, dict[str, str]]:
         if len(value) > 1 and value[0] == value[-1] and value[0] in "'\"":
             value = value[1:-1].strip()
         if key in current and key not in _SEVERAL and not _JUNK.fullmatch(key):
-            raise InvalidError(f"line {number}: {match[1]} is there twice")
+            raise InvalidError(f"line {number}: {match[1]} occurs twice")
         current[key] = f"{current[key]},{value}" if key in current else value
     for name in ("interface", "peer"):
         if name not in sections:

@@ -202,7 +202,7 @@ class Registrar:
         try:
             access = access_in(device)
         except InvalidError as error:
-            raise ApiError(f"the API's answer is no registration: {error}", again=UNCERTAIN) from error
+            raise ApiError(f"the API's answer is not a registration: {error}", again=UNCERTAIN) from error
         self._save(device=access, kind=kind, due=0, refused="", missing_since=0)
         return await self._judge(device, access)
 
@@ -246,7 +246,7 @@ class Registrar:
         jwt = team.jwt if isinstance(team, PastedToken) else await _request_token(self.api, team)
         pasted, end, now = isinstance(team, PastedToken), expiry(jwt), self.clock.wall()
         if pasted and end is not None and end < now:
-            raise ApiError(f"the team token is expired: it ended {now - end:.0f} s ago", LOG_IN_AGAIN)
+            raise ApiError(f"the team token expired {now - end:.0f} s ago", LOG_IN_AGAIN)
         failure: ApiError | None = None
         try:
             return await self._create(jwt, "team")
@@ -369,7 +369,7 @@ def _explain_refusal(error: ApiError, jwt: str, now: float, *, pasted: bool) -> 
         if error.status == 401:
             hint = "the token is another organisation's, or this machine's clock is wrong"
         if end is not None and end < now:
-            hint = f"the token ended {now - end:.0f} s ago; {LOG_IN_AGAIN}"
+            hint = f"the token expired {now - end:.0f} s ago; {LOG_IN_AGAIN}"
     if pasted and again and (end is None or end < now + again):
         again, hint = None, LOG_IN_AGAIN
     return ApiError(error.message, hint, again=again, status=error.status, code=error.code)

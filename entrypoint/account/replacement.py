@@ -80,7 +80,7 @@ async def recheck(
     if stored.previous:
         # Both exist, this one has not connected: the other has its turn.
         save_change(path, stored, account=stored.previous, previous=now, missing_since=0.0)
-        log.info("trying the account that was replaced, and may exist after all")
+        log.info("trying the account that was replaced: it may still exist")
         return Recheck(changed=True)
     stored = save_change(path, stored, account=now, missing_since=0.0)
     same = replace(

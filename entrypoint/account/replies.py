@@ -115,7 +115,7 @@ def unanswered(host: str, error: Exception, again: float) -> ApiError:
             again=again,
         )
     reason = "no answer in time" if isinstance(error, TimeoutError) else one_line(str(error))
-    hint = "the call may have been carried out all the same" if again else ""
+    hint = "the call may have been carried out anyway" if again else ""
     return ApiError(f"cannot reach {host}: {reason or type(error).__name__}", hint, again=again)
 
 

@@ -175,7 +175,7 @@ def _apply_now(settings: Settings, kept: StoredAccount | PendingRegistration) ->
     after = anyio.run(apply_pending, settings.account.state_dir, kept, api, world.clock, wished)
     left = isinstance(after, StoredAccount) and (after.next_private_key or after.license_key)
     if after and (after.leaving or left):
-        raise UnhealableError("saved, but not applied yet", "ss-warp retries on its next start")
+        raise UnhealableError("saved, but not applied yet", "ss-warp retries at its next start")
 
 
 @asynccontextmanager

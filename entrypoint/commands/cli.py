@@ -37,9 +37,11 @@ def command_line(arguments: Sequence[str], directory: Path = Path(DIRECTORY)) ->
         "reconnect", help="take a new session, source port and endpoint: often, not always, another exit"
     )
     until = another.add_mutually_exclusive_group()
-    until.add_argument("--until-colo", metavar="COLO", help="again until the exit is there, e.g. FRA")
-    until.add_argument("--until", metavar="URL", help="again until this page loads through the tunnel")
-    another.add_argument("--times", type=int, default=10, metavar="N", help="at most so often (10)")
+    until.add_argument("--until-colo", metavar="COLO", help="repeat until the exit is there, e.g. FRA")
+    until.add_argument("--until", metavar="URL", help="repeat until this page loads through the tunnel")
+    another.add_argument(
+        "--times", type=int, default=10, metavar="N", help="try at most N times (default 10)"
+    )
     commands.add_parser("settings", help="print the effective settings, secrets masked")
     link = commands.add_parser("link", help="print the ss:// link for clients")
     link.add_argument(
@@ -47,13 +49,17 @@ def command_line(arguments: Sequence[str], directory: Path = Path(DIRECTORY)) ->
         nargs="?",
         const="text",
         choices=("text", "png", "svg"),
-        help="also as a QR code, or only as an image on standard output: ss-warp link --qr png >link.png",
+        help="also print a QR code, or write only an image: ss-warp link --qr png >link.png",
     )
-    link.add_argument("--base64", action="store_true", help="in the form that Shadowsocks for Android reads")
+    link.add_argument(
+        "--base64", action="store_true", help="print the form that Shadowsocks for Android reads"
+    )
     link.add_argument("--user", metavar="NAME", help="only for this user")
-    link.add_argument("--client", choices=CLIENTS, help="in this client's own format")
+    link.add_argument("--client", choices=CLIENTS, help="print this client's own format")
     explain = commands.add_parser("explain", help="show which way a packet goes, by which rule, and why")
-    explain.add_argument("source", metavar="FROM", nargs="?", help="a local address; default: not chosen yet")
+    explain.add_argument(
+        "source", metavar="FROM", nargs="?", help="a local source address; default: none chosen yet"
+    )
     explain.add_argument("destination", metavar="TO", help="the destination address")
     explain.add_argument(
         "--ssserver", action="store_true", help="from ssserver's socket, bound to the tunnel"
@@ -85,9 +91,9 @@ def _add_account(commands: "argparse._SubParsersAction[_Parser]") -> None:
     account = commands.add_parser("account", help="show, change, export or delete the WARP account")
     actions = account.add_subparsers(dest="action", required=True, metavar="ACTION")
     actions.add_parser("show", help="show the saved account, secrets masked")
-    key = actions.add_parser("license", help="bind a WARP+ licence key on the next start")
-    key.add_argument("key", metavar="KEY", nargs="?", help="default: read from standard input, out of sight")
-    actions.add_parser("rotate-key", help="replace the device's WireGuard key on the next start")
+    key = actions.add_parser("license", help="bind a WARP+ licence key at the next start")
+    key.add_argument("key", metavar="KEY", nargs="?", help="default: read from standard input, hidden")
+    actions.add_parser("rotate-key", help="replace the device's WireGuard key at the next start")
     export = actions.add_parser("export", help="print a profile for wg-quick; it contains secrets")
     export.add_argument("--format", choices=("wireguard", "wgcf"), default="wireguard")
     delete = actions.add_parser("delete", help="unregister the device when ss-warp stops")

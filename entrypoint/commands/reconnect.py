@@ -57,8 +57,8 @@ async def reconnect(
             return
         say(f"{found}; {attempt + 1} of {times} tried")
     raise UnhealableError(
-        f"{times} reconnects, and {found}",
-        "Cloudflare chooses the exit, near this server; another day may help",
+        f"gave up after {times} reconnects: {found}",
+        "try again another day: Cloudflare chooses the exit, near this server",
     )
 
 
@@ -88,7 +88,7 @@ async def _reconnected(
             return read_status(directory)
     raise UnhealableError(
         f"no new session within {NEW_EXIT_WITHIN:.0f} s: {read_status(directory)['reason']}",
-        "see ss-warp doctor; during an outage nothing is reconnected",
+        "run `ss-warp doctor`: during an outage reconnect does nothing",
     )
 
 

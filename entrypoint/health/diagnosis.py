@@ -19,7 +19,7 @@ class Cause(Enum):
         "else try WARP_ENDPOINTS=162.159.192.1:500,162.159.192.1:1701,162.159.192.1:4500"
     )
     WIREGUARD_BLOCKED = (
-        "leave WIREGUARD_IMPLEMENTATION, WARP_JUNK and WARP_RESERVED at auto (the kernel has no disguise); "
+        "leave WIREGUARD_IMPLEMENTATION, WARP_JUNK and WARP_RESERVED at auto (only userspace sends junk); "
         "else try WARP_ENDPOINTS with other addresses and ports, e.g. 188.114.96.1:854"
     )
     RESERVED_FILTERED = "set WARP_RESERVED=off"
@@ -132,7 +132,7 @@ def diagnose(seen: Evidence, *, strict_clock: bool = False) -> Diagnosis | None:
         if seen.reserved and not seen.proven:
             sentence = "handshakes are answered, but packets with the reserved bytes are not"
             return Diagnosis(Cause.RESERVED_FILTERED, sentence)
-        return None  # an edge that lost its mind: the ladder finds another
+        return None  # the edge is at fault: the ladder finds another
     if outside.udp is None:
         return None
     if outside.udp:
@@ -143,7 +143,7 @@ def diagnose(seen: Evidence, *, strict_clock: bool = False) -> Diagnosis | None:
         )
         return Diagnosis(
             Cause.WIREGUARD_BLOCKED,
-            f"WireGuard is blocked: handshakes to {ports} stay unanswered while DNS outside answers"
+            f"WireGuard is blocked: no handshake to {ports} is answered, but DNS outside the tunnel is"
             + (
                 f"; the account could not be verified: {seen.account.unknown}" if seen.account.unknown else ""
             ),

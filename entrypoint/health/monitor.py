@@ -121,7 +121,7 @@ class HealthMonitor:
 
         def report(trouble: Trouble) -> None:
             if trouble == "restarted":
-                log.warning("%s: restarted the WireGuard engine, which had ended", self.name)
+                log.warning("%s: restarted the WireGuard engine, which had exited", self.name)
             self.triggers.fire(Trigger.RESTARTED if trouble == "restarted" else Trigger.GONE)
 
         await self.device.keep(report)
@@ -255,7 +255,7 @@ class HealthMonitor:
     def _log(self, before: Verdict | None, verdict: Verdict) -> None:
         match verdict:
             case Alive() if isinstance(before, Degraded | Foreign):
-                log.info("%s is well again: the trace page says WARP", self.name)
+                log.info("%s has recovered: the trace page says WARP", self.name)
             case Silent(reason):
                 log.warning("%s (repairing)", reason)
             case Degraded(reason) | Foreign(reason):
@@ -304,7 +304,7 @@ class HealthMonitor:
         )
         if self.exit_on_fatal and self.outage and is_exhausted(self.memory.climbs, outage):
             reason = _reason(self.verdict) if self.verdict else "no answer"
-            raise UnhealableError(f"{reason}: every repair was tried", "EXIT_ON_FATAL=on ends it")
+            raise UnhealableError(f"{reason}: every repair was tried", "exiting: EXIT_ON_FATAL=on")
         rung = next_rung(self.memory.climbs, now, outage)
         if rung is None:
             return

@@ -188,10 +188,10 @@ async def supervise(
                     ready |= on_line(line)
                 code = await child.wait()
         except OSError as error:  # no memory or no process left: that passes
-            return ready, f"{program.name} does not run: {error.strerror or error}"
+            return ready, f"cannot run {program.name}: {error.strerror or error}"
         # Restarting would not help: the configuration is ours, so this is a bug.
         if code in CONFIGURATION_FAULTS and not ready:
-            raise DefectError(f"{program.name} refuses its configuration (exit code {code})")
+            raise DefectError(f"{program.name} rejected its configuration (exit code {code})")
         how = f"ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
         return ready, f"{program.name} {how}"
 

@@ -118,11 +118,11 @@ class Tunnel:
     reserved: Literal["auto", "on", "off"] | bytes = variable(
         "WARP_RESERVED", form.RESERVED, "auto", "193,29,7",
         "Reserved bytes in each WireGuard message: the account's, none, or these; auto: the account's, or "
-        "none once every port was silent while DNS outside answers")
+        "none once every port was silent while DNS outside the tunnel answered")
     junk: str = variable(
         "WARP_JUNK", form.JUNK, "auto", "4,40,70",
-        "Random datagrams before each handshake, in userspace alone: how many, and their sizes; auto: once "
-        "every port was silent while DNS outside answers")
+        "Random datagrams before each handshake, only in userspace: how many, and their sizes; auto: once "
+        "every port was silent while DNS outside the tunnel answered")
 
 
 @dataclass(frozen=True, slots=True)

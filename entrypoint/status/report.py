@@ -128,8 +128,8 @@ def _day(history: History, now: float) -> dict[str, Any]:
 FIELDS = (
     Field("time", "when this was written", lambda s, _, now: format_time(now)),
     Field("pid", "the supervisor's process id in the container", lambda *_: os.getpid()),
-    Field("state", "where the run is, e.g. `connected`, `healing`", lambda s, *_: s.state.value),
-    Field("since", "when it came into this state", lambda s, *_: format_time(s.since)),
+    Field("state", "what ss-warp is doing, e.g. `connected`, `healing`", lambda s, *_: s.state.value),
+    Field("since", "when it entered this state", lambda s, *_: format_time(s.since)),
     Field("reason", "why `health` is what it is", lambda s, *_: s.health[1]),
     Field("healthy", "whether /healthz answers 200", lambda s, *_: s.healthy),
     Field(
@@ -139,8 +139,8 @@ FIELDS = (
     ),
     Field("cause", "what is wrong: `kind`, `sentence` and `remedy`", lambda s, *_: _cause(s)),
     Field("warp", "what the trace page calls the tunnel: `on`, `plus`, `off`", lambda s, *_: s.warp or None),
-    Field("exit.ipv4", "the address that sites see", lambda s, *_: s.ipv4 and str(s.ipv4)),
-    Field("exit.ipv6", "the same", lambda s, *_: s.ipv6 and str(s.ipv6)),
+    Field("exit.ipv4", "the IPv4 address that sites see", lambda s, *_: s.ipv4 and str(s.ipv4)),
+    Field("exit.ipv6", "the IPv6 address that sites see", lambda s, *_: s.ipv6 and str(s.ipv6)),
     Field("colo", "Cloudflare's data centre", lambda s, *_: s.colo or None),
     Field("country", "the country that sites see", lambda s, *_: s.country or None),
     Field("traced", "when the trace page last answered on this session", lambda s, *_: format_time(s.traced)),
@@ -152,7 +152,9 @@ FIELDS = (
     Field("junk", "datagrams before each handshake", lambda s, *_: (s.guise and s.guise.junk) or None),
     Field("handshake_age", "seconds since the last handshake", lambda s, _, now: _age(s.handshake, now)),
     Field(
-        "answer_age", "seconds since anything answered in the tunnel", lambda s, _, now: _age(s.answered, now)
+        "answer_age",
+        "seconds since the last answer through the tunnel",
+        lambda s, _, now: _age(s.answered, now),
     ),
     Field(
         "round_trip_ms",
@@ -163,9 +165,7 @@ FIELDS = (
     Field("families.ipv6", "when IPv6 last answered", lambda s, *_: format_time(s.families.get(6, 0))),
     Field("rx_bytes", "received through the tunnel, restarts included", lambda s, *_: s.rx_bytes),
     Field("tx_bytes", "sent through the tunnel, restarts included", lambda s, *_: s.tx_bytes),
-    Field(
-        "account.kind", "`free`, `plus`, `team`, or of an imported profile", lambda s, *_: s.account or None
-    ),
+    Field("account.kind", "`free`, `plus`, `team` or `imported`", lambda s, *_: s.account or None),
     Field(
         "shadowsocks.listening",
         "transport and address of each listener",
@@ -183,7 +183,7 @@ FIELDS = (
     Field(
         "day",
         "the last 24 hours: `strip` (a quarter of an hour each: █ connected, ▒ degraded, _ down), "
-        "`interruptions`, their `seconds`, begin and reason of the `last`, `exits`, and all `repairs` so far",
+        "`interruptions`, their `seconds`, start and reason of the `last`, `exits`, and all `repairs` so far",
         lambda _, h, now: _day(h, now),
     ),
 )

@@ -232,7 +232,7 @@ class UserspaceDevice:
             tasks.cancel_scope.cancel()
         if ended:
             said = [line async for line in engine.lines()]
-            raise ChildProcessError(f"it exited at once: {said[-1] if said else 'no output'}")
+            raise ChildProcessError(f"the engine exited at once: {said[-1] if said else 'no output'}")
         if trouble is not None:
             raise trouble
 

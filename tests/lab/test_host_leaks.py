@@ -55,7 +55,7 @@ def test_after_a_failure_later_on_it_stays_closed(lab: Lab, tmp_path: Path, reco
         product.serving()
         refuse_ssserver(product)
         assert product.ended(30) == 70, product.log
-        assert "refuses its configuration" in product.log
+        assert "rejected its configuration" in product.log
         tried = kept_in(lab)
         assert greeted(lab, HOST[0], SSH), "it is reachable"
     with on_host(lab, tmp_path / "state", "full") as product:

@@ -59,7 +59,7 @@ def test_until_the_exit_is_where_it_is_wanted_and_not_for_ever(scene: Scene) -> 
     assert command(scene, "reconnect", "--until-colo", "fra").returncode == 0
     never = command(scene, "reconnect", "--until-colo", "AMS", "--times", "2")
     assert never.returncode == 69
-    assert "2 reconnects, and the exit is at FRA" in never.stderr
+    assert "gave up after 2 reconnects: the exit is at FRA" in never.stderr
 
 
 def test_until_a_page_loads_through_the_tunnel(scene: Scene) -> None:

@@ -50,6 +50,6 @@ def test_an_expired_token_says_so_and_ends(lab: Lab, tmp_path: Path) -> None:
     how = {"WARP_TEAM_TOKEN": lab.cloudflare.team_token(lifetime=-5), "SHADOWSOCKS": "off"}
     with Product(lab, tmp_path / "state", environment=how) as one:
         assert one.ended(15) == 69
-        assert "token is expired" in one.log
+        assert "the team token expired" in one.log
         assert "log in again and start at once" in one.log
         assert how["WARP_TEAM_TOKEN"] not in one.log

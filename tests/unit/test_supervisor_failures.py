@@ -214,7 +214,7 @@ async def test_where_ssserver_refuses_its_configuration_it_is_our_bug(
     world.processes.refuse["ssserver"] = "ERROR loading config"
     world.processes.refuse_code = 78
     code, said = told(await world.attempt(), capsys)
-    assert (code, said) == (70, "ss-warp: ssserver refuses its configuration (exit code 78)\n")
+    assert (code, said) == (70, "ss-warp: ssserver rejected its configuration (exit code 78)\n")
     assert str(world) == closed
 
 

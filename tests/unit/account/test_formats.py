@@ -115,7 +115,7 @@ WRONG = {
     "wgcf without key": ("access_token = 'a'\ndevice_id = 'b'\n", "private_key: missing"),
     "no peer": (f"[Interface]\nPrivateKey = {PRIVATE}\n", "no [Peer]"),
     "no value": ("[Interface]\nPrivateKey\n", "line 2: expected Name = value"),
-    "twice": (f"[Interface]\nMTU=1\n\nMTU=2\nPrivateKey = {PRIVATE}\n", "line 4: MTU is there twice"),
+    "twice": (f"[Interface]\nMTU=1\n\nMTU=2\nPrivateKey = {PRIVATE}\n", "line 4: MTU occurs twice"),
     "two peers": (WGCF_PROFILE + "[Peer]\n", "line 10: a second [Peer]"),
     "a section": (WGCF_PROFILE + "[Socks]\n", "line 10: expected [Interface] or [Peer]"),
     "preshared": (WGCF_PROFILE + f"PresharedKey = {PRIVATE}\n", "[Peer] PresharedKey: WARP has none"),

@@ -109,7 +109,7 @@ def test_a_changed_file_is_refused(member: str, value: object, words: str) -> No
     [
         *((b"", "not JSON"), (b"{", "not JSON"), (b'{"a": NaN}', "not JSON"), (b"\xff\xfe", "not JSON")),
         *((b"[" * 100_000, "not JSON"), (b"9" * 5_000, "not JSON"), (b"{} {}", "not JSON")),
-        (b'{"a": 1, "a": 2}', "a member is there twice"),
+        (b'{"a": 1, "a": 2}', "a member occurs twice"),
     ],
 )
 def test_what_is_no_json(data: bytes, words: str) -> None:

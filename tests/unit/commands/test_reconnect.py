@@ -100,7 +100,7 @@ async def test_until_the_data_centre_is_there(make: Callable[..., Supervisor]) -
 
 async def test_not_for_ever(make: Callable[..., Supervisor]) -> None:
     one = make("FRA")
-    with pytest.raises(UnhealableError, match="3 reconnects, and the exit is at FRA"):
+    with pytest.raises(UnhealableError, match="after 3 reconnects: the exit is at FRA"):
         await one.ask(in_colo("AMS"), times=3)
     assert one.signals == 3
 

@@ -177,7 +177,7 @@ async def test_a_refused_configuration_is_our_defect_not_a_loop() -> None:
     async def on_end(sentence: str) -> None:
         raise AssertionError(sentence)
 
-    with pytest.raises(DefectError, match="refuses its configuration"):
+    with pytest.raises(DefectError, match="rejected its configuration"):
         await supervise(
             SystemProcesses(), shell("exit 78"), FakeClock(), on_line=lambda _: False, on_end=on_end
         )
