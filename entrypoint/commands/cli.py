@@ -32,9 +32,9 @@ def command_line(arguments: Sequence[str], directory: Path = Path(DIRECTORY)) ->
     status = commands.add_parser("status", help="show the current status")
     form = status.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="as a JSON object (docs/status.md)")
-    form.add_argument("--watch", action="store_true", help="show it again every 2 seconds until Ctrl-C")
+    form.add_argument("--watch", action="store_true", help="refresh it every 2 seconds until Ctrl-C")
     another = commands.add_parser(
-        "reconnect", help="take a new session, source port and endpoint: often, not always, another exit"
+        "reconnect", help="start a new session at another endpoint: often, not always, another exit"
     )
     until = another.add_mutually_exclusive_group()
     until.add_argument("--until-colo", metavar="COLO", help="repeat until the exit is there, e.g. FRA")

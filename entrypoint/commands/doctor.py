@@ -97,7 +97,7 @@ def supervisor(status: Mapping[str, Any]) -> Finding:
     text = f"{health}: {cause['sentence'] if cause else status['reason']}"
     if status["healthy"]:
         return Finding("note", text)
-    # Without a known cause no remedy: that of another illness would send the reader the wrong way.
+    # Without a known cause no remedy: another cause's would mislead the reader.
     return Finding("FAIL", text, cause["remedy"] if cause else "", UnhealableError.exit_code)
 
 

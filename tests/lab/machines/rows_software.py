@@ -25,7 +25,7 @@ def plain(name: str, shape: str, number: int, **more: object) -> Machine:
 
 PROXMOX = Machine(
     "proxmox",
-    "Proxmox: virtual machines with public addresses out of a routed prefix",
+    "Proxmox: virtual machines with public addresses from a routed prefix",
     cables=(
         Cable(
             "eth0",
@@ -173,7 +173,7 @@ VRF = plain(
 )
 NETBIRD = plain(
     "netbird",
-    "NetBird: what has not its mark goes by its table",
+    "NetBird: what lacks its mark uses its table",
     16,
     lines=(
         "rule add priority 105 lookup main suppress_prefixlength 0",
@@ -252,7 +252,7 @@ udp sport 53 notrack
 )
 IPV6_ONLY = Machine(
     "ipv6-only",
-    "no IPv4 but on lo",
+    "no IPv4 except on lo",
     cables=(Cable("eth0", ("2a01:4f8:22::10/64",), ("2a01:4f8:22::1/64",)),),
     lines=("route add default via 2a01:4f8:22::1",),
     doors=(Door("2a01:4f8:22::10"),),
@@ -260,7 +260,7 @@ IPV6_ONLY = Machine(
 )
 IPV4_ONLY = Machine(
     "ipv4-only",
-    "no IPv6 address but link-local ones",
+    "only link-local IPv6 addresses",
     cables=(Cable("eth0", ("5.9.23.10/24",), ("5.9.23.1/24",)),),
     lines=(*DOCKER0, "route add default via 5.9.23.1"),
     doors=(Door("5.9.23.10"),),
@@ -272,7 +272,7 @@ IPV4_ONLY = Machine(
 IPV6_OFF = replace(
     IPV4_ONLY,
     name="ipv6-off",
-    shape="IPv6 off by default and everywhere but on lo",
+    shape="IPv6 off by default and everywhere except on lo",
     cables=(Cable("eth0", ("5.9.24.10/24",), ("5.9.24.1/24",)),),
     lines=(*DOCKER0, "route add default via 5.9.24.1"),
     doors=(Door("5.9.24.10"),),
@@ -317,7 +317,7 @@ PODS = range(1, 44)
 POD_ROUTES = tuple(f"route add 10.42.7.{n} dev vn1 scope link" for n in PODS)
 CALICO = Machine(
     "pods",
-    "Calico: 43 pods with a /32 each, which come and go",
+    "Calico: 43 pods with a /32 each, that come and go",
     cables=(Cable("eth0", ("5.9.26.10/24", "2a01:4f8:26::10/64"), ("5.9.26.1/24", "2a01:4f8:26::1/64")),),
     lines=("route add default via 5.9.26.1", "route add default via 2a01:4f8:26::1", *POD_ROUTES),
     doors=(Door("5.9.26.10"), Door("2a01:4f8:26::10")),
@@ -336,7 +336,7 @@ CALICO = Machine(
 )
 SIT = plain(
     "6in4",
-    "Hurricane Electric: IPv6 by a 6in4 tunnel",
+    "Hurricane Electric: IPv6 through a 6in4 tunnel",
     32,
     cables=(Cable("eth0", ("5.9.32.10/24",), ("5.9.32.1/24",)),),
     lines=(
