@@ -257,7 +257,8 @@ impl Shape {
         shape.flow.ports.copy_from_slice(&rest[..4]);
         if flow.protocol == TCP {
             let length = usize::from(rest[12] >> 4) * 4;
-            shape.head += length;
+            // It may claim to be longer than the packet.
+            shape.head += length.min(rest.len());
             shape.ends = rest[13] & PSH != 0;
             // The low bits beside the length are reserved, or accurate ECN.
             shape.mergeable = offload.tcp
