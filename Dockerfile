@@ -1,5 +1,5 @@
 # Stages: shadowsocks, engine (compiled) · python (locked packages) · runtime (what ships) ·
-# sslocal, wireguard, python-test, test · machine · engine-test.
+# sslocal, wireguard, python-test, test · machine · engine-test, engine-arm64.
 # No BuildKit-only syntax: Docker engine 20.10's legacy builder must build this file too.
 ARG BASE=debian:trixie-slim
 
@@ -173,5 +173,23 @@ RUN apt-get update \
  && apt-get install -y --no-install-recommends rustfmt-web rust-web-clippy \
  && rm -rf /var/lib/apt/lists/*
 RUN cargo fmt --check && cargo clippy --locked --all-targets --jobs 1 -- -D warnings && FUZZ_SECONDS=10 cargo test --locked --jobs 1
+
+# ── The engine for arm64, compiled on whatever this is; its tests run in an emulated processor ─────
+FROM ${BASE} AS engine-arm64
+RUN dpkg --add-architecture arm64 \
+ && apt-get update \
+ && apt-get install -y --no-install-recommends cargo-web make cmake ca-certificates \
+      gcc libc6-dev gcc-aarch64-linux-gnu libc6-dev-arm64-cross libstd-rust-web-dev:arm64 qemu-user \
+ && rm -rf /var/lib/apt/lists/*
+ENV CARGO_HOME=/build/cargo CARGO_TARGET_DIR=/build/target CARGO_INCREMENTAL=0 \
+    CARGO_BUILD_TARGET=aarch64-unknown-linux-gnu \
+    CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER=aarch64-linux-gnu-gcc \
+    CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_RUNNER="qemu-aarch64 -L /usr/aarch64-linux-gnu"
+WORKDIR /build/engine
+COPY engine .
+# Optimised, since some tests are about floods, which an emulated processor must keep up with.
+ENV CARGO_PROFILE_DEV_OPT_LEVEL=2
+RUN cargo test --locked --no-run
+CMD ["cargo", "test", "--locked", "--offline"]
 
 FROM runtime

@@ -23,10 +23,10 @@ RUN := docker run --rm --init --env LAB_REPEAT --env LAB_PROBES --env LAB_KILLS 
 ROUNDS := 5
 SECONDS := 2
 
-.PHONY: help base image test-image check test test-unit test-lab test-engine test-shipped machine-image vm-test demo bench bench-machine docs pictures version release lock clean
+.PHONY: help base image test-image check test test-unit test-lab test-engine arm64-test test-shipped machine-image vm-test demo bench bench-machine docs pictures version release lock clean
 
 help: ## print this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 base:
 	@.ci/base-image $(BASE)
@@ -55,6 +55,10 @@ test-lab:
 
 test-engine: base ## the engine by itself: format, lint, tests, hostile input
 	@$(call build,engine-test,$(IMAGE)-engine-test)
+
+arm64-test: base ## compile the engine for arm64, and run its tests on an emulated processor
+	@$(call build,engine-arm64,$(IMAGE)-engine-arm64)
+	@$(RUN) --network none $(IMAGE)-engine-arm64
 
 test-shipped:
 	@$(RUN) --network none $(LAB) $(SOCKET) $(TEST_IMAGE) pytest tests/image

@@ -83,7 +83,7 @@ def test_code_that_the_architecture_names_exists() -> None:
 
 @pytest.mark.parametrize("page", FOR_READERS)
 def test_every_make_target_it_names_exists(page: str) -> None:
-    targets = set(re.findall(r"(?:`|\$ )make ([a-z-]+)", read(page)))
+    targets = set(re.findall(r"(?:`|\$ )make ([a-z0-9-]+)", read(page)))
     makefile = read("Makefile")
     assert not [target for target in targets if not re.search(rf"^{target}:", makefile, re.MULTILINE)]
 
