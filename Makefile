@@ -23,7 +23,7 @@ RUN := docker run --rm --init --env LAB_REPEAT --env LAB_PROBES --env LAB_KILLS 
 ROUNDS := 5
 SECONDS := 2
 
-.PHONY: help base image test-image check test test-unit test-lab test-engine arm64-test test-shipped machine-image vm-test demo bench bench-machine docs pictures version release lock clean
+.PHONY: help base image test-image check test test-unit test-lab test-machines test-engine arm64-test test-shipped machine-image vm-test demo bench bench-machine docs pictures version release lock clean
 
 help: ## print this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -43,14 +43,20 @@ check: export FUZZ ?= 1000
 check: test-image ## check format, spelling, lint, types and unit tests: about a minute
 	@$(RUN) --network none $(TEST_IMAGE) .ci/check
 
-test: test-image ## run all tests, one layer after the other, since most measure time
-	@$(MAKE) --no-print-directory --keep-going test-unit test-lab test-shipped vm-test
+# What waits most runs beside what computes most; the second lane's output comes at the end.
+lane = $(MAKE) --no-print-directory --keep-going
+test: test-image machine-image ## run all tests: half an hour once the images are built
+	@log=$$(mktemp); $(lane) test-shipped vm-test test-machines >$$log 2>&1 & \
+		$(lane) test-unit test-lab; first=$$?; wait $$!; second=$$?; \
+		cat $$log; rm $$log; exit $$((first | second))
 
 test-unit:
 	@$(RUN) --network none $(LAB) $(TEST_IMAGE) .ci/check
 
 test-lab:
 	@$(RUN) $(LAB) $(TEST_IMAGE) pytest --ignore tests/lab/machines --ignore tests/lab/engine tests/lab
+
+test-machines:
 	@$(RUN) $(LAB) $(TEST_IMAGE) pytest --numprocesses 2 tests/lab/engine tests/lab/machines
 
 test-engine: base ## the engine by itself: format, lint, tests, hostile input
