@@ -40,7 +40,7 @@ API = ip_address("104.16.192.82")
 RESOLVERS = tuple(map(ip_address, ("1.1.1.1", "1.0.0.1", "2606:4700:4700::1111", "2606:4700:4700::1001")))
 SEEN = ip_address("198.51.100.7")
 EXIT = {4: "104.28.0.1", 6: "2a09:bac1::1"}
-LONGEST = 20_000
+LONGEST = 60_000
 """Turns of the event loop after which what is waited for does not come."""
 
 
