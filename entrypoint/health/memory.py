@@ -74,13 +74,8 @@ def following(guises: tuple[Guise, ...], current: Guise) -> Guise:
 
 def silent_everywhere(known: dict[str, Tried], endpoints: Sequence[Endpoint], now: float) -> bool:
     """Return whether every port but one, which is in use, failed lately and has not worked since."""
-
-    def failed(endpoint: Endpoint) -> bool:
-        tried = known.get(str(endpoint), Tried())
-        return tried.failed > tried.worked and 0 <= now - tried.failed < COOL_DOWN
-
     every = {endpoint.port for endpoint in endpoints}
-    return len(every - {endpoint.port for endpoint in endpoints if failed(endpoint)}) <= 1
+    return len(every - {endpoint.port for endpoint in endpoints if _is_cooling(known, endpoint, now)}) <= 1
 
 
 @dataclass(slots=True)

@@ -59,7 +59,7 @@ class FakeLinks:
                 old = self._link(name)
                 self.links[name] = LinkState(old.index, name, old.kind, up=True, mtu=mtu or old.mtu)
             case _:
-                raise NotImplementedError
+                raise AssertionError(f"not a link: {item}")
         self._note(item.command("add"))
 
     async def remove(self, item: Item) -> None:
